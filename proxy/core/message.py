@@ -1,0 +1,156 @@
+"""Messages as data: a Reply, an Outgoing request, and the bodies that travel with them.
+
+The Protocols say how a body is read; who reads it from which socket is the edge's business.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from proxy.core.fields import Lines
+
+
+class BodyError(Exception):
+    """A request body that cannot be had. `status` 400, 408 or 413; 499 where the client left."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+class StreamCut(Exception):
+    """An upstream body that ended early: the client must see an abort, never a clean end."""
+
+
+class RequestBody(Protocol):
+    """A request's body, read as it arrives."""
+
+    length: int | None
+    """Bytes by Content-Length; None where chunked."""
+
+    async def read(self) -> bytes:
+        """The next piece, as it came; b"" at the end. Raises BodyError."""
+
+    def proceed(self) -> None:
+        """Sends `100 Continue` to a client that waits for it; once, and only if it asked."""
+
+
+class ReplyStream(Protocol):
+    """An answer's body, read as it arrives from the upstream."""
+
+    async def read(self) -> bytes:
+        """The next piece; b"" at the end. Raises StreamCut where the upstream broke off."""
+
+    def close(self) -> None:
+        """Lets go of it. Before the end this gives the upstream connection up; harmless twice."""
+
+
+class Tunnel(Protocol):
+    """An upgraded upstream connection (101): bytes both ways until either side ends."""
+
+    async def read(self) -> bytes:
+        """The next bytes from the upstream; b"" where it ended."""
+
+    async def write(self, data: bytes) -> None:
+        """Sends bytes upstream, with back-pressure. Raises ConnectionError."""
+
+    def write_eof(self) -> None:
+        """Tells the upstream that the client has ended its half."""
+
+    def close(self) -> None:
+        """Gives the connection up; harmless twice."""
+
+
+class Reply:
+    """An answer. Its body is `body` (at hand), or `stream`, or (101) `tunnel`; else empty.
+
+    `fields` holds end-to-end field lines only: framing and hop-by-hop fields are the edge's.
+    `length` is the Content-Length to announce: of the stream where known, or, for HEAD and 304
+    answers, what the upstream said; None otherwise (the edge counts `body` itself).
+    `close`: the client connection must end after this answer.
+    `origin`: came from an upstream (or, later, the cache), not made by the gateway itself.
+    """
+
+    __slots__ = ("body", "close", "fields", "length", "origin", "reason", "status", "stream", "tunnel")
+
+    def __init__(
+        self,
+        status: int,
+        fields: Lines,
+        body: bytes = b"",
+        *,
+        stream: ReplyStream | None = None,
+        length: int | None = None,
+        tunnel: Tunnel | None = None,
+        origin: bool = False,
+        close: bool = False,
+        reason: str = "",
+    ) -> None:
+        self.status = status
+        self.fields = fields
+        self.body = body
+        self.stream = stream
+        self.length = length
+        self.tunnel = tunnel
+        self.origin = origin
+        self.close = close
+        self.reason = reason
+
+
+class Outgoing:
+    """A request as it goes upstream, rebuilt from parsed parts.
+
+    `target` is the raw path and query after rewriting (an endpoint's own path is put in front by
+    the client). `host` is the Host to send, or None for the endpoint's own. `lines` are the other
+    end-to-end field lines; framing, Host and Connection are the upstream client's to add.
+    """
+
+    __slots__ = ("body", "expect_continue", "host", "inform", "lines", "method", "target", "upgrade")
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        host: str | None,
+        lines: Lines,
+        body: RequestBody | None,
+        *,
+        expect_continue: bool = False,
+        upgrade: str | None = None,
+        inform: Callable[[int, Lines], None] | None = None,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.host = host
+        self.lines = lines
+        self.body = body
+        self.expect_continue = expect_continue
+        self.upgrade = upgrade
+        """The Upgrade protocol asked for ("websocket"), or None."""
+        self.inform = inform
+        """Passes an interim answer (102, 103, …; status and end-to-end lines) on to the client."""
+
+
+class UpstreamError(Exception):
+    """An upstream that gave no usable answer.
+
+    `reason` is one of: connect_error, reset, timeout (no head within response_timeout), deadline,
+    invalid (broken HTTP), queue_full, queue_timeout, no_endpoint. `sent`: whether any byte of the
+    request was written.
+    """
+
+    def __init__(self, reason: str, detail: str, *, sent: bool) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.sent = sent
+
+
+class Upstream(Protocol):
+    """A named upstream: its endpoints, their pools, and how one is chosen."""
+
+    name: str
+
+    async def send(self, request: Outgoing) -> Reply:
+        """Sends one request and returns at the response head (`origin=True`), the body streamed.
+        Raises UpstreamError, or BodyError where the client's body failed."""

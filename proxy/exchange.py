@@ -1,0 +1,99 @@
+"""One request's facts on its way through the flow.
+
+Nothing here knows aiohttp, sockets or the lane a request came in by. Stages read and write an
+`Exchange`; the edge turns the `Reply` into bytes. Made once per request, so slotted, not frozen.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.core.fields import Fields, Lines
+from proxy.core.message import RequestBody
+
+if TYPE_CHECKING:
+    from proxy.policy.snapshot import RoutePlan, Snapshot
+
+
+class Exchange:
+    """One request on its way through the sentence: who, where, may they, ask, answer."""
+
+    __slots__ = (
+        "admission",
+        "authority",
+        "body",
+        "captures",
+        "client_ip",
+        "expect_continue",
+        "fields",
+        "host",
+        "inform",
+        "method",
+        "path",
+        "peer",
+        "query",
+        "request_id",
+        "route",
+        "scheme",
+        "segments",
+        "snapshot",
+        "target",
+        "trusted",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(
+        self,
+        snapshot: "Snapshot",
+        method: str,
+        target: str,
+        version: int,
+        fields: Fields,
+        *,
+        authority: str,
+        scheme: str,
+        peer: str,
+        body: RequestBody | None = None,
+        expect_continue: bool = False,
+        upgrade: str | None = None,
+        inform: Callable[[int, Lines], None] | None = None,
+    ) -> None:
+        self.snapshot = snapshot
+        self.method = method
+        self.target = target
+        """Origin-form, raw, as received (absolute-form is already resolved); `*` for OPTIONS *."""
+        self.path, mark, query = target.partition("?")
+        self.query: str | None = query if mark else None
+        """Raw; None without a "?" (an empty query is "")."""
+        self.version = version
+        """10 or 11."""
+        self.fields = fields
+        self.authority = authority
+        """The Host as received (or absolute-form's authority): what is preserved upstream."""
+        self.scheme = scheme
+        self.peer = peer
+        """The connection's peer: an IP address as text, or "unix"."""
+        self.body = body
+        self.expect_continue = expect_continue
+        self.upgrade = upgrade
+        self.inform = inform
+
+        # Who: set by stages.identity.
+        self.host = ""
+        """For matching: lower case, no port, no final dot."""
+        self.trusted = False
+        """Whether the peer is one of server.trusted_proxies."""
+        self.client_ip = ""
+        """The client's address as text (IPv4-mapped as IPv4), or "unix"."""
+        self.request_id = ""
+
+        # Where: set by stages.route.
+        self.route: RoutePlan | None = None
+        self.segments: tuple[str, ...] = ()
+        """The raw path's segments after the leading "/"."""
+        self.captures: dict[str, str] = {}
+        """The route pattern's captures, as received (raw)."""
+
+        # May they: set by stages.limits, read by stages.response.
+        self.admission: Lines = []
+        """RateLimit fields for the answer."""

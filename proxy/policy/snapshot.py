@@ -1,0 +1,208 @@
+"""One frozen Snapshot: everything that the request path needs, resolved when the YAML is loaded.
+
+A request reads the snapshot once, so a reload never splits it. All durations are seconds as
+float, all sizes bytes, unless a name or type says otherwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any, Literal
+
+from proxy.core.keys import KeyTemplate, WhenRule
+from proxy.core.limits.decision import Algorithm
+from proxy.core.matching import Rewrite, RouteTable
+from proxy.core.message import Upstream
+from proxy.metrics import LimitTally, RouteTally
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where a listener binds: TCP `host`:`port`, or a unix socket at `path`."""
+
+    host: str = ""
+    port: int = 0
+    path: str | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlan:
+    listen: Listen
+    tls: ServerTls | None
+    workers: int
+    health_path: str | None
+    trusted_proxies: tuple[Network, ...]
+    trust_unix: bool
+    client_ip_header: Literal["x-forwarded-for", "forwarded"]
+    trusted_headers: frozenset[str]
+    """Lower case."""
+    max_header_bytes: int
+    max_headers: int
+    max_target_bytes: int
+    max_body_bytes: int
+    header_timeout: float
+    body_timeout: float
+    idle_timeout: float
+    max_connections: int
+    drain_delay: float
+    drain_timeout: float
+    ratelimit_headers: Literal["standard", "legacy", "both", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlan:
+    level: str
+    format: Literal["plain", "json"]
+    access: Literal["off", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPlan:
+    listen: Listen
+    token: str | None = field(repr=False)
+    hosts: frozenset[str]
+    probes: Listen | None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of an upstream. `path` is put in front of every target ("" for none)."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    """A name or address; for a unix socket the Host to send ("localhost")."""
+    port: int
+    path: str
+    weight: int = 1
+    socket: str | None = None
+    """The unix socket's path for http+unix endpoints, else None."""
+
+    @property
+    def authority(self) -> str:
+        """The Host for host_header: upstream (default ports left out)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = 443 if self.scheme == "https" else 80
+        return host if self.port == default or self.socket else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    server_name: str | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamPlan:
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    balance: Literal["round_robin", "least_requests"]
+    connect_timeout: float
+    response_timeout: float
+    read_timeout: float
+    deadline: float
+    idle_timeout: float
+    max_connections: int
+    queue: int
+    queue_timeout: float
+    dns_refresh: float
+    tls: UpstreamTls
+    host_header: Literal["preserve", "upstream"]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitVariant:
+    """A limit, or one override of it: what is counted, where, and how.
+
+    `space` names the state: limit, override, algorithm, key and period. A reload that changes
+    none of these keeps counting.
+    """
+
+    limit: str
+    space: str
+    algorithm: Algorithm
+    params: Any
+    """The algorithm's compiled parameters (`Algorithm.compile`)."""
+    capacity: int
+    quota: int
+    """RateLimit-Policy's q."""
+    window: int | None
+    """RateLimit-Policy's w in seconds, or None where it is left out."""
+    policy_item: str
+    """`"NAME";q=Q;w=W`, ready to send."""
+    cost: int | None
+    """A fixed cost, or None: `cost_header` says."""
+    cost_header: str | None
+    """A trusted header's name, lower case."""
+    shadow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LimitPlan:
+    name: str
+    algorithm: str
+    key: KeyTemplate
+    charge: Literal["request", "miss"]
+    base: LimitVariant
+    overrides: tuple[tuple[WhenRule, LimitVariant | None], ...]
+    """The first whose rule matches; None is `unlimited`."""
+    tally: LimitTally
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEdits:
+    """`remove` (lower case) goes first, then `set` replaces or adds."""
+
+    set: tuple[tuple[str, str], ...] = ()
+    remove: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.set or self.remove)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    name: str
+    upstream: Upstream
+    """The live upstream, kept over reloads while its settings do not change."""
+    host_header: Literal["preserve", "upstream"]
+    limits: tuple[LimitPlan, ...]
+    rewrite: Rewrite | None
+    """strip_prefix or rewrite, compiled; None forwards the raw path."""
+    request_headers: HeaderEdits | None
+    response_headers: HeaderEdits | None
+    tally: RouteTally
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole configuration, ready for the request path."""
+
+    hash: str
+    """Hex digest of the effective configuration."""
+    files: tuple[Path, ...]
+    """Every file that was read: what the reloader watches."""
+    server: ServerPlan
+    log: LogPlan
+    admin: AdminPlan
+    upstreams: Mapping[str, UpstreamPlan]
+    limits: Mapping[str, LimitPlan]
+    routes: Mapping[str, RoutePlan]
+    """In matching order."""
+    table: RouteTable["RoutePlan"]
