@@ -1,0 +1,72 @@
+# Two commands need nothing but a Debian machine with Python 3.11 and make: `make demo`, `make test`.
+# Everything else is for people who work on Sluicegate.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+# nginx lives in /usr/sbin, which an ordinary user's PATH leaves out on Debian.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench lock packages clean
+
+help:  ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: $(VENV)/.base  ## install, start an example origin and the gateway before it
+	@exec $(BIN)/sluicegate demo
+
+test: $(VENV)/.dev packages  ## install what the tests need, then run them all
+	@$(BIN)/python -m pytest -v $(ARGS)
+
+check: $(VENV)/.dev  ## format, lint, types and the rules of the architecture
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/test_architecture.py
+
+format: $(VENV)/.dev  ## format and mend what can be mended
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.dev packages  ## requests per second beside a bare aiohttp pass-through
+	@$(BIN)/python bench/passthrough.py $(ARGS)
+
+# One resolution for every Python and machine that Sluicegate runs on. No index stands in the
+# locks: pip asks the one that the machine is set up for. UPGRADE=1 moves to the newest releases.
+COMPILE = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+lock: $(VENV)/lock/bin/uv  ## write the two lock files anew
+	@$(COMPILE) pyproject.toml -o requirements.lock
+	@$(COMPILE) pyproject.toml --group test --group lint -c requirements.lock -o requirements-dev.lock
+
+packages:
+	@.ci/packages
+
+clean:  ## forget the virtual environment and what the tools left
+	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The stamps hold what was installed for: a changed lock or pyproject.toml installs again.
+$(VENV)/bin/python:
+	@PYTHON=$(PYTHON) .ci/venv $(VENV)
+
+$(VENV)/.base: $(VENV)/bin/python requirements.lock pyproject.toml
+	@echo "installing Sluicegate into $(VENV)"
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base requirements-dev.lock
+	@echo "installing what the tests need into $(VENV)"
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/lock/bin/uv: $(VENV)/bin/python
+	@PYTHON=$(PYTHON) .ci/venv $(VENV)/lock
+	@$(@D)/python -m pip install --disable-pip-version-check --quiet 'uv>=0.8'
