@@ -1,0 +1,270 @@
+"""What a request is counted under: the parts of a limit's key, and the rules of an override.
+
+Rules:
+- A part that is missing is the one shared value "absent", distinct from empty. It never skips the
+  limit and never becomes the address; only `a|b` falls back, where it says so.
+- An address and a text that reads like it are different keys, or `header:X-Api-Key|ip` would let
+  a caller spend the share of any address it can spell.
+- Repeated header lines are joined with ", "; the first query parameter or cookie counts. Query
+  parameters (with "+" as a space) and captures are percent-decoded, so that no other spelling of
+  the same value is another key.
+- IPv4-mapped addresses are IPv4; IPv6 counts by /64, the least that a subscriber is given.
+- What is stored is a 128-bit hash of length-prefixed parts: keys that differ cannot run together.
+
+Text is latin-1 wire text, one character per byte, as everywhere in the gateway.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Protocol
+from urllib.parse import unquote_to_bytes
+
+from proxy.core.addresses import AddressSet, address_key, parse_address
+from proxy.core.fields import Fields
+
+
+class Named(Protocol):
+    """Something with a name: a route."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Subject(Protocol):
+    """What keys read of a request; an Exchange is one."""
+
+    @property
+    def fields(self) -> Fields: ...
+    @property
+    def query(self) -> str | None: ...
+    @property
+    def client_ip(self) -> str: ...
+    @property
+    def captures(self) -> Mapping[str, str]: ...
+    @property
+    def route(self) -> Named | None: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+
+
+Reader = Callable[[Subject], str | None]
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CAPTURE_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_PARTS = "ip, header:NAME, query:NAME, cookie:NAME, path.NAME, route, method, host or global"
+
+# How a resolved part goes into the hash: its kind, then its text.
+_ABSENT = "-"
+_ADDRESS = "a"
+_TEXT = "t"
+
+
+def query_value(query: str | None, name: str) -> str | None:
+    """The first parameter called `name`, percent-decoded to wire text; None where there is none.
+
+    A parameter without "=" is there and empty.
+    """
+    if not query:
+        return None
+    for pair in query.split("&"):
+        key, _, value = pair.partition("=")
+        if (_query_text(key) if "%" in key or "+" in key else key) == name:
+            return _query_text(value)
+    return None
+
+
+def cookie_value(cookies: str | None, name: str) -> str | None:
+    """The first cookie called `name` (case-sensitive), its value as sent; None where absent."""
+    if cookies is None or name not in cookies:
+        return None
+    for pair in cookies.split(";"):
+        key, mark, value = pair.partition("=")
+        if mark and key.strip() == name:
+            return value.strip()
+    return None
+
+
+def _query_text(text: str) -> str:
+    return _percent_decoded(text.replace("+", " "))
+
+
+def _percent_decoded(text: str) -> str:
+    if "%" not in text:
+        return text
+    return unquote_to_bytes(text.encode("latin-1")).decode("latin-1")
+
+
+def _wire_text(text: str) -> str:
+    """Configuration text as it would stand on the wire: UTF-8, one character per byte."""
+    return text.encode().decode("latin-1")
+
+
+def _compile_part(text: str) -> Reader:
+    """A reader for one part without fallbacks. Raises ValueError, a sentence."""
+    kind, colon, name = text.partition(":")
+    if colon and kind in ("header", "query", "cookie"):
+        if not name or (kind != "query" and not _TOKEN.fullmatch(name)):
+            raise ValueError(f"{text!r} needs a name after the colon")
+        return _named_reader(kind, name)
+    if text.startswith("path."):
+        capture = text[5:]
+        if not _CAPTURE_NAME.fullmatch(capture):
+            raise ValueError(f"{text!r} needs the name of a capture after the dot")
+        return lambda ex: (
+            None if (raw := ex.captures.get(capture)) is None else _percent_decoded(raw)
+        )
+    match text:
+        case "ip":
+            return lambda ex: address_key(ex.client_ip) if ex.client_ip else None
+        case "route":
+            return lambda ex: None if ex.route is None else ex.route.name
+        case "method":
+            return lambda ex: ex.method
+        case "host":
+            return lambda ex: ex.host
+        case "global":
+            return lambda ex: ""
+    raise ValueError(f"{text!r} is not a key part: {_PARTS}")
+
+
+def _named_reader(kind: str, name: str) -> Reader:
+    if kind == "header":
+        low = name.lower()
+        return lambda ex: ex.fields.index.get(low)
+    if kind == "query":
+        wire = _wire_text(name)
+        return lambda ex: query_value(ex.query, wire)
+    return lambda ex: cookie_value(ex.fields.index.get("cookie"), name)
+
+
+def _tagged(text: str) -> Callable[[Subject], str]:
+    """A reader for one part with its fallbacks that says what kind of value it found."""
+    choices = [
+        (_compile_part(choice), _ADDRESS if choice == "ip" else _TEXT) for choice in text.split("|")
+    ]
+    if len(choices) == 1:
+        only, kind = choices[0]
+        return lambda ex: _ABSENT if (value := only(ex)) is None else kind + value
+
+    def first(ex: Subject) -> str:
+        for read, tag in choices:
+            value = read(ex)
+            if value is not None:
+                return tag + value
+        return _ABSENT
+
+    return first
+
+
+def _digest(tagged: Iterable[str]) -> bytes:
+    text = "".join([f"{len(part)}:{part}" for part in tagged])
+    try:
+        data = text.encode("latin-1")
+    except UnicodeEncodeError:  # a route's name may hold any character
+        data = text.encode()
+    return blake2b(data, digest_size=16).digest()
+
+
+class KeyTemplate:
+    """A key's parts, compiled. `parts` are their texts as written."""
+
+    __slots__ = ("_readers", "captures", "headers", "inputs", "parts")
+
+    def __init__(self, parts: tuple[str, ...]) -> None:
+        self.parts = parts
+        self._readers = tuple(_tagged(part) for part in parts)
+        choices = [choice for part in parts for choice in part.split("|")]
+        self.captures = frozenset(c[5:] for c in choices if c.startswith("path."))
+        """Names of the captures that a route must have."""
+        self.headers = frozenset(c[7:].lower() for c in choices if c.startswith("header:"))
+        """Names of the headers read, lower case."""
+        self.inputs = tuple(part for part in parts if part != "global")
+        """The parts that `digest_values` wants a value for."""
+
+    @classmethod
+    def parse(cls, parts: Sequence[str]) -> "KeyTemplate":
+        """Reads the parts of a key. Raises ValueError, a sentence."""
+        if not parts:
+            raise ValueError("a key needs at least one part; global counts everybody together")
+        if len(set(parts)) != len(parts):
+            raise ValueError("a key names the same part twice")
+        return cls(tuple(parts))
+
+    def values(self, ex: Subject) -> tuple[str | None, ...]:
+        """Each part's text, in order; None where it is absent ("" for global)."""
+        found = [read(ex) for read in self._readers]
+        return tuple(None if part == _ABSENT else part[1:] for part in found)
+
+    def digest(self, ex: Subject) -> bytes:
+        """The 16 bytes that this request is counted under."""
+        return _digest([read(ex) for read in self._readers])
+
+    def digest_values(self, values: Sequence[str | None]) -> bytes:
+        """The 16 bytes for given values of `inputs`, in order; None is absent.
+
+        Where a part falls back to ip, a value that is an address (or a /64) is taken as one.
+        Raises ValueError where the number of values is not that of `inputs`.
+        """
+        if len(values) != len(self.inputs):
+            wanted = ", ".join(self.inputs) or "none: the key is global"
+            raise ValueError(f"{len(values)} key values given, the parts are: {wanted}")
+        given = iter(values)
+        return _digest(_TEXT if p == "global" else _tag_value(p, next(given)) for p in self.parts)
+
+
+def _tag_value(part: str, value: str | None) -> str:
+    if value is None:
+        return _ABSENT
+    if part == "ip":
+        return _ADDRESS + address_key(value.removesuffix("/64"))
+    if "ip" in part.split("|"):
+        try:
+            parse_address(value.removesuffix("/64"))
+        except ValueError:
+            return _TEXT + value
+        return _ADDRESS + address_key(value.removesuffix("/64"))
+    return _TEXT + value
+
+
+class WhenRule:
+    """An override's condition: every entry must match. Values are exact; `ip` takes CIDRs."""
+
+    __slots__ = ("_tests", "captures", "entries", "headers")
+
+    def __init__(self, entries: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
+        self.entries = entries
+        self._tests = tuple(_compile_test(part, values) for part, values in entries)
+        self.captures = frozenset(p[5:] for p, _ in entries if p.startswith("path."))
+        self.headers = frozenset(p[7:].lower() for p, _ in entries if p.startswith("header:"))
+
+    @classmethod
+    def parse(cls, entries: Mapping[str, Sequence[str]]) -> "WhenRule":
+        """Reads `{part: [values]}`. Raises ValueError, a sentence."""
+        if not entries:
+            raise ValueError("when needs at least one entry; without one it would match everything")
+        return cls(tuple((part, tuple(values)) for part, values in entries.items()))
+
+    def matches(self, ex: Subject) -> bool:
+        """Whether every entry holds; an absent part matches nothing."""
+        return all(test(ex) for test in self._tests)
+
+
+def _compile_test(part: str, values: tuple[str, ...]) -> Callable[[Subject], bool]:
+    if not values:
+        raise ValueError(f"{part} lists no values, so it would never match")
+    if part == "global" or "|" in part:
+        raise ValueError(f"{part!r} cannot be a condition: name one part")
+    if part == "ip":
+        within = AddressSet.parse(values).holds
+        return lambda ex: within(ex.client_ip)
+    read = _compile_part(part)
+    if part == "route":
+        wanted = frozenset(values)
+    elif part == "host":
+        wanted = frozenset(value.lower().removesuffix(".") for value in values)
+    else:
+        wanted = frozenset(_wire_text(value) for value in values)
+    return lambda ex: read(ex) in wanted
