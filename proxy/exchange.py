@@ -23,6 +23,7 @@ class Exchange:
         "body",
         "captures",
         "client_ip",
+        "denied",
         "expect_continue",
         "fields",
         "host",
@@ -35,6 +36,7 @@ class Exchange:
         "route",
         "scheme",
         "segments",
+        "shadow_denied",
         "snapshot",
         "target",
         "trusted",
@@ -97,3 +99,7 @@ class Exchange:
         # May they: set by stages.limits, read by stages.response.
         self.admission: Lines = []
         """RateLimit fields for the answer."""
+        self.denied: tuple[str, ...] = ()
+        """Names of the limits that refused this request."""
+        self.shadow_denied: tuple[str, ...] = ()
+        """Names of the shadow limits that would have."""
