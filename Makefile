@@ -35,7 +35,7 @@ format: $(VENV)/.dev  ## format and mend what can be mended
 	@$(BIN)/ruff format .
 
 bench: $(VENV)/.dev packages  ## requests per second beside a bare aiohttp pass-through
-	@$(BIN)/python bench/passthrough.py $(ARGS)
+	@$(BIN)/python -m bench.passthrough $(ARGS)
 
 # One resolution for every Python and machine that Sluicegate runs on. No index stands in the
 # locks: pip asks the one that the machine is set up for. UPGRADE=1 moves to the newest releases.
