@@ -12,7 +12,7 @@ _REMEMBERED = 4096  # addresses, per cache: a few hundred KB
 
 def parse_address(text: str) -> Address:
     """An IP address, IPv4-mapped ones as IPv4 and without a zone. Raises ValueError."""
-    address = ip_address(text.partition("%")[0])
+    address = ip_address(text.partition("%")[0] if ":" in text else text)
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
@@ -36,7 +36,7 @@ class AddressSet:
     __slots__ = ("holds", "networks")
 
     def __init__(self, networks: Iterable[Network], *, unix: bool = False) -> None:
-        self.networks = tuple(networks)
+        self.networks = tuple(_unmapped(network) for network in networks)
         # A few peers make most requests, so the answers are worth remembering.
         remembered = lru_cache(maxsize=_REMEMBERED)(self._is_member)
         self.holds = (lambda text: text == "unix" or remembered(text)) if unix else remembered
@@ -59,3 +59,12 @@ class AddressSet:
         except ValueError:  # "unix", or nothing at all
             return False
         return any(address in network for network in self.networks)
+
+
+def _unmapped(network: Network) -> Network:
+    """A network within ::ffff:0:0/96 as the IPv4 network it stands for."""
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - 96))
+    return network

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
+from proxy.core.addresses import AddressSet
 from proxy.core.keys import KeyTemplate, WhenRule
 from proxy.core.limits.decision import Algorithm
 from proxy.core.matching import Rewrite, RouteTable
@@ -61,6 +62,11 @@ class ServerPlan:
     drain_delay: float
     drain_timeout: float
     ratelimit_headers: Literal["standard", "legacy", "both", "off"]
+    peers: AddressSet = field(init=False, repr=False, compare=False)
+    """`trusted_proxies` and `trust_unix` as a question: `peers.holds(peer)`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "peers", AddressSet(self.trusted_proxies, unix=self.trust_unix))
 
 
 @dataclass(frozen=True, slots=True)

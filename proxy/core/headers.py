@@ -1,0 +1,218 @@
+"""Field lines on their way through: what a hop takes off, what the gateway puts on.
+
+Rules (RFC 9110 §7.6, and the project's own for what a stranger may claim):
+- Fields that `Connection` names go first, then every hop-by-hop field, in both directions; what
+  the gateway sets is added after, so nobody strips it by naming it.
+- From a peer that is not trusted no forwarding field survives, no trusted header, and no name
+  with "_" (which CGI-like origins read as "-").
+- X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host are set on every request. A trusted
+  peer's own -Proto and -Host are passed on, its chain is appended to. Of X-Forwarded-For and
+  Forwarded the one that is not read is rebuilt (X-Forwarded-For) or dropped (Forwarded).
+- Framing belongs to each hop: Host, Content-Length, Transfer-Encoding, Connection, Expect, Upgrade
+  and TE are never in the lines returned here. Trailers are not forwarded, so Trailer goes too.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Final, Protocol
+
+from proxy.core.fields import Fields, Lines
+from proxy.core.identity import UNIX, plain_address
+
+PSEUDONYM: Final = "sluicegate"
+"""Our name in Via."""
+
+VIA_LIMIT: Final = 8
+"""A request that has passed us this often is going in circles."""
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+
+FRAMING: Final = HOP_BY_HOP | {"content-length", "expect", "host"}
+"""Names that no configuration may edit: each hop makes its own."""
+
+FORWARDING: Final = frozenset(
+    {
+        "cf-connecting-ip", "forwarded", "true-client-ip", "x-client-ip", "x-cluster-client-ip",
+        "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix",
+        "x-forwarded-proto", "x-forwarded-scheme", "x-forwarded-server", "x-host",
+        "x-http-host-override", "x-http-method", "x-http-method-override", "x-method-override",
+        "x-original-host", "x-original-url", "x-real-ip", "x-rewrite-url",
+    }
+)  # fmt: skip
+"""What only a trusted peer may say: who asks, for what, and by which way."""
+
+# What the gateway replaces on every request.
+_OURS = FRAMING | {
+    "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
+}  # fmt: skip
+_RESPONSE_DROP = HOP_BY_HOP | {"content-length"}
+_VIA = {10: f"1.0 {PSEUDONYM}", 11: f"1.1 {PSEUDONYM}"}
+
+
+class _ServerFacts(Protocol):
+    @property
+    def client_ip_header(self) -> str: ...
+
+
+class _SnapshotFacts(Protocol):
+    @property
+    def server(self) -> _ServerFacts: ...
+
+
+class Forwarded(Protocol):
+    """What forwarding reads of a request; an Exchange is one."""
+
+    @property
+    def snapshot(self) -> _SnapshotFacts: ...
+    @property
+    def fields(self) -> Fields: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def authority(self) -> str: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def trusted(self) -> bool: ...
+    @property
+    def client_ip(self) -> str: ...
+    @property
+    def request_id(self) -> str: ...
+
+
+def without_claims(fields: Fields, trusted_headers: frozenset[str]) -> Fields:
+    """An untrusted peer's fields without what it may not say. The same object if it said none."""
+    index = fields.index
+    if (
+        index.keys().isdisjoint(FORWARDING)
+        and index.keys().isdisjoint(trusted_headers)
+        and "_" not in "".join(index)
+    ):
+        return fields
+    return Fields(
+        line
+        for line in fields.lines
+        if (low := line[0].lower()) not in FORWARDING
+        and low not in trusted_headers
+        and "_" not in low
+    )
+
+
+def connection_options(value: str | None) -> frozenset[str]:
+    """The names that a Connection field lists, lower case."""
+    if value is None:
+        return frozenset()
+    return frozenset(option.strip(" \t").lower() for option in value.split(","))
+
+
+def forward_request_lines(ex: Forwarded) -> Lines:
+    """The end-to-end lines to send upstream, ours at the end.
+
+    Expects an exchange that has been through the identity stage: what an untrusted peer may not
+    claim is already gone from `ex.fields`.
+    """
+    fields = ex.fields
+    listed = connection_options(fields.index.get("connection"))
+    drop = _OURS | listed if listed else _OURS
+    lines = [line for line in fields.lines if line[0].lower() not in drop]
+    received = fields.index if ex.trusted else {}
+    if listed:
+        received = {name: value for name, value in received.items() if name not in listed}
+    if "max-forwards" in fields.index and ex.method == "OPTIONS":
+        lines = _count_down(lines)
+    _append_forwarding(lines, ex, received)
+    via = _VIA[ex.version]
+    before = fields.index.get("via")
+    lines.append(("Via", f"{before}, {via}" if before else via))
+    lines.append(("X-Request-Id", ex.request_id))
+    return lines
+
+
+def _append_forwarding(lines: Lines, ex: Forwarded, received: dict[str, str]) -> None:
+    peer = plain_address(ex.peer)
+    host = received.get("x-forwarded-host") or ex.authority
+    proto = received.get("x-forwarded-proto") or ex.scheme
+    if ex.snapshot.server.client_ip_header == "forwarded":
+        # Rebuilt from what was believed; what the peer sent of it is not looked at.
+        chain = ex.client_ip if ex.client_ip != peer else ""
+        element = f"for={_node(peer)};host={_quoted(ex.authority)};proto={ex.scheme}"
+        before = received.get("forwarded")
+        lines.append(("Forwarded", f"{before}, {element}" if before else element))
+    else:
+        chain = received.get("x-forwarded-for", "")
+    if peer != UNIX:  # a unix socket has no address to add
+        chain = f"{chain}, {peer}" if chain else peer
+    if chain:
+        lines.append(("X-Forwarded-For", chain))
+    lines.append(("X-Forwarded-Proto", proto))
+    if host:  # HTTP/1.0 may come without
+        lines.append(("X-Forwarded-Host", host))
+
+
+def _node(address: str) -> str:
+    """An address as RFC 7239 §6 writes it."""
+    if address == UNIX:
+        return "unknown"
+    return f'"[{address}]"' if ":" in address else address
+
+
+def _quoted(authority: str) -> str:
+    # ":" and brackets are no token characters, so only a bare name may stand unquoted.
+    return f'"{authority}"' if ":" in authority else authority
+
+
+def _count_down(lines: Lines) -> Lines:
+    """Max-Forwards less one (RFC 9110 §7.6.2); 0 never comes here, anything else is left."""
+    return [
+        (name, str(hops - 1)) if name.lower() == "max-forwards" and (hops := max_forwards(value))
+        else (name, value)
+        for name, value in lines
+    ]  # fmt: skip
+
+
+def max_forwards(value: str | None) -> int | None:
+    """The hops that are left, or None where it says nothing usable."""
+    if value is None or not (value.isascii() and value.isdigit()) or len(value) > 18:
+        return None
+    return int(value)
+
+
+def passes(via: str | None) -> int:
+    """How often our name stands in Via."""
+    if via is None or PSEUDONYM not in via.lower():
+        return 0
+    hops = (member.split(None, 2) for member in via.lower().split(","))
+    return sum(len(hop) > 1 and hop[1] == PSEUDONYM for hop in hops)
+
+
+def forward_response_lines(lines: Lines) -> Lines:
+    """An upstream's end-to-end lines, in their order and with their bytes.
+
+    Content-Length and Transfer-Encoding are left out: the body's framing is the edge's.
+    """
+    names = [name.lower() for name, _ in lines]
+    drop = _RESPONSE_DROP
+    if "connection" in names:
+        for name, (_, value) in zip(names, lines, strict=True):
+            if name == "connection":
+                drop = drop | connection_options(value)
+    return [line for name, line in zip(names, lines, strict=True) if name not in drop]
+
+
+def apply_edits(lines: Lines, remove: Collection[str], replace: Iterable[tuple[str, str]]) -> Lines:
+    """Takes off every line named in `remove` (lower case), then sets each of `replace`: it stands
+    once, at the end, whatever stood there before."""
+    replace = tuple(replace)
+    drop = {name.lower() for name, _ in replace}
+    drop.update(remove)
+    kept = [line for line in lines if line[0].lower() not in drop]
+    kept += replace
+    return kept
