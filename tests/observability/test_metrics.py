@@ -175,7 +175,7 @@ def test_a_scrape_beside_counting_is_whole() -> None:
         while not done.is_set():
             number += 1
             route = metrics.route(f"r{number % 50}")
-            route.count(f"M{number % 97}", 200 + number % 300, number % 40)
+            route.count(f"M{number % 7}", 200 + number % 11, number % 40)
 
     counting = threading.Thread(target=count)
     counting.start()
