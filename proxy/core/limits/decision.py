@@ -1,14 +1,16 @@
 """What a limit answers, and what every algorithm must be able to do.
 
 An algorithm is a pure step over whole numbers: `(state, params, now, cost) → (state, Decision)`.
-Times are integer microseconds since the epoch; nothing here reads a clock.
+Times are integer microseconds since the epoch; nothing here reads a clock. Its Lua twin has the
+same name, the same state and the same arithmetic.
 """
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-State = tuple[int, ...]
-"""An algorithm's state for one key: integers only; None stands for a key never seen."""
+State = tuple[Any, ...]
+"""An algorithm's state for one key; None stands for a key never seen. Never changed in place, as
+far as anyone can see: a step whose state is thrown away has not happened."""
 
 
 class Decision(NamedTuple):
@@ -18,7 +20,7 @@ class Decision(NamedTuple):
     remaining: int
     """Whole units left after this request; 0 on denial."""
     reset: int
-    """Until `remaining` grows; 0 where it is at its most already."""
+    """Until more units are left than now; 0 where nothing is used."""
     retry_after: int
     """Until a request of this cost could pass; 0 where this one passed."""
     delay: int
@@ -43,21 +45,25 @@ class Quota:
 
 
 class Algorithm(Protocol):
-    """One algorithm: the module-level functions of its file, gathered in `ALGORITHMS`."""
+    """One algorithm. `proxy.core.limits.ALGORITHMS` has them all by name.
 
-    name: str
+    Parameters may change under a state, as a reload changes rate and burst; the period may not.
+    """
+
+    @property
+    def name(self) -> str: ...
 
     def compile(self, rate: Rate, burst: int | None) -> Any:
         """The algorithm's frozen parameters. Raises ValueError (a sentence) for what cannot be."""
 
-    def step(
-        self, state: State | None, params: Any, now: int, cost: int
-    ) -> tuple[State, Decision]:
-        """Charges `cost` if it fits. A denial returns a state that is equal in effect to the old
-        one (time may be settled into it); a cost of 0 asks without charging and is allowed."""
+    def step(self, state: State | None, params: Any, now: int, cost: int) -> tuple[State, Decision]:
+        """Charges `cost` (at most the capacity) if it fits; a cost of 0 asks without charging and
+        is allowed. The state after a denial or a cost of 0 answers as the old one would: there is
+        no need to keep it."""
 
-    def idle(self, state: State, params: Any, now: int) -> bool:
-        """Whether forgetting this state would change no answer (fully refilled)."""
+    def idle_at(self, state: State, params: Any) -> int:
+        """When the state may be forgotten: the first microsecond since the epoch from which every
+        answer is that of a key never seen."""
 
     def capacity(self, params: Any) -> int:
         """The largest cost that could ever pass."""

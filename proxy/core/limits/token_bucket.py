@@ -1,0 +1,100 @@
+"""token_bucket: a bucket of `burst` units that refills at N per period, evenly and all the time.
+
+State: (debt, last). `debt` is what is missing from a full bucket at the tick `last`, in units of
+1/period: a request owes `period` for each unit of its cost, and each tick pays off N. So 3/s is
+exactly 3/s, where a refill every 333,333 µs would not be.
+
+Rules:
+- A debt of 0 is a key never seen, whatever the burst. A debt above a lowered burst is an empty
+  bucket.
+- The elapsed time is cut to what fills an empty bucket before it is multiplied.
+- A request that does not fit leaves the debt as it is.
+"""
+
+from typing import NamedTuple
+
+from proxy.core.limits import bounds
+from proxy.core.limits.decision import Decision, Quota, Rate, State
+
+
+class Params(NamedTuple):
+    """`period` and `full` (from empty to full) are ticks of `tick` microseconds; `volume` is
+    `size` units in units of 1/period."""
+
+    amount: int
+    period: int
+    tick: int
+    size: int
+    volume: int
+    full: int
+    window: int | None
+
+
+def compile_bucket(name: str, rate: Rate, size: int) -> Params:
+    """Parameters of a bucket that holds `size` units."""
+    bounds.check_rate(name, rate)
+    if size > bounds.SF_INTEGER:
+        raise ValueError(f"burst must be below {bounds.SF_INTEGER}, all that RateLimit can say")
+    tick = bounds.tick_of(rate.period)
+    period = rate.period // tick
+    volume = size * period
+    full = bounds.up(volume, rate.amount)
+    bounds.check_product(full * rate.amount)
+    if full * tick > bounds.CENTURY:
+        raise ValueError("burst would take more than a century to refill at this rate")
+    window = bounds.whole_seconds(rate, bounds.up(size * rate.period, rate.amount))
+    return Params(rate.amount, period, tick, size, volume, full, window)
+
+
+class TokenBucket:
+    """The algorithm; see the module."""
+
+    __slots__ = ()
+    name = "token_bucket"
+
+    def compile(self, rate: Rate, burst: int | None) -> Params:
+        if burst is not None and burst < 1:
+            raise ValueError(f"burst must be at least 1, or nothing could ever pass, not {burst}")
+        return compile_bucket(self.name, rate, rate.amount if burst is None else burst)
+
+    def step(
+        self, state: State | None, params: Params, now: int, cost: int
+    ) -> tuple[State, Decision]:
+        amount, period, tick, _, volume, full, _ = params
+        at = now // tick
+        if state is None:
+            debt = 0
+        else:
+            debt, last = state
+            if debt > volume:
+                debt = volume
+            if at > last:
+                elapsed = at - last
+                debt = debt - elapsed * amount if elapsed < full else 0
+                if debt < 0:
+                    debt = 0
+            elif at < last:
+                at = last
+                now = at * tick
+        room = volume - cost * period
+        if debt > room:
+            # The level at which one more whole unit is there.
+            target = ((volume - debt) // period + 1) * period
+            reset = (at + bounds.up(target - (volume - debt), amount)) * tick - now
+            retry = (at + bounds.up(debt - room, amount)) * tick - now
+            return (debt, at), Decision(False, 0, reset, retry, 0)
+        debt += cost * period
+        left, part = divmod(volume - debt, period)
+        reset = (at - (part - period) // amount) * tick - now if debt else 0
+        return (debt, at), Decision(True, left, reset, 0, 0)
+
+    def idle_at(self, state: State, params: Params) -> int:
+        debt, last = state
+        at: int = last + bounds.up(min(debt, params.volume), params.amount)
+        return at * params.tick
+
+    def capacity(self, params: Params) -> int:
+        return params.size
+
+    def quota(self, params: Params) -> Quota:
+        return Quota(params.size, params.window)

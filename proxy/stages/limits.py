@@ -1,0 +1,180 @@
+"""May they: asks every limit of the route in one call, and answers 429 where one denies.
+
+Rules:
+- A route without limits costs one `if`. An override of `unlimited` takes its limit out.
+- The store answers all or nothing; this stage only picks variants, keys and costs, and counts.
+- A shadow limit never blocks: not even a cost that an enforced limit would answer with 400.
+- The wait of a leaky_bucket comes after the slot is taken and before anything else is done.
+- Keys are never logged: they may be credentials.
+"""
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from proxy.core.limits.decision import Decision
+from proxy.core.message import Reply
+from proxy.core.problems import problem
+from proxy.core.ratelimit import ratelimit_fields, too_many_requests
+from proxy.exchange import Exchange
+from proxy.policy.snapshot import LimitPlan, LimitVariant
+from proxy.store.ports import Charge, LimitStore
+
+log = logging.getLogger("proxy.limits")
+
+_DIGITS = frozenset("0123456789")
+_LONGEST_COST = 15
+
+
+class CostError(Exception):
+    """A trusted cost header that cannot be charged; the sentence is for the caller."""
+
+
+class Standing(NamedTuple):
+    """Where one key of a limit stands, with nothing charged. Times are microseconds from now."""
+
+    remaining: int
+    reset: int
+    retry_after: int
+    """Until a request of cost 1 could pass; 0 where it could now."""
+
+
+class Preview(NamedTuple):
+    """What a limit would say to a request."""
+
+    name: str
+    key: str
+    """The key's parts as text: `header:X-Api-Key=abc`, `ip=(absent)`."""
+    algorithm: str
+    allowed: bool
+    remaining: int
+    """Whole units left now."""
+    cost: int
+    shadow: bool
+
+
+async def admit(ex: Exchange, store: LimitStore) -> Reply | None:
+    """Charges the route's limits. None to go on, else the 429 (or the 400 of a bad cost)."""
+    plans = ex.route.limits if ex.route is not None else ()
+    if not plans:
+        return None
+    charges: list[Charge] = []
+    asked: list[LimitPlan] = []
+    for plan in plans:
+        variant = choose(plan, ex)
+        if variant is None:
+            continue
+        try:
+            cost = variant.cost if variant.cost is not None else _stated_cost(variant, ex)
+        except CostError as error:
+            if not variant.shadow:
+                return problem("bad-request", str(error))
+            _shadow_denied(ex, plan)
+            continue
+        charges.append(Charge(variant, plan.key.digest(ex), cost, variant.shadow))
+        asked.append(plan)
+    if not charges:
+        return None
+    decisions = await store.admit(charges)
+    delay = _count(ex, asked, charges, decisions)
+    if ex.denied:
+        refusing = [
+            (charge.variant, decision)
+            for charge, decision in zip(charges, decisions, strict=True)
+            if not (decision.allowed or charge.shadow)
+        ]
+        return too_many_requests([v for v, _ in refusing], [d for _, d in refusing])
+    if delay:
+        await asyncio.sleep(delay / 1_000_000)
+    return None
+
+
+def choose(plan: LimitPlan, ex: Exchange) -> LimitVariant | None:
+    """The limit as it holds for this request: the first override that matches, or the limit
+    itself; None where it is unlimited."""
+    for rule, variant in plan.overrides:
+        if rule.matches(ex):
+            return variant
+    return plan.base
+
+
+def _stated_cost(variant: LimitVariant, ex: Exchange) -> int:
+    """The cost that a trusted header states; 1 without one. Raises CostError."""
+    text = ex.fields.get(variant.cost_header or "") if ex.trusted else None
+    if text is None:
+        return 1
+    if not text or len(text) > _LONGEST_COST or not _DIGITS.issuperset(text):
+        raise CostError(f"The cost in {variant.cost_header} is not a whole number.")
+    cost = int(text)
+    if cost > variant.capacity:
+        raise CostError(
+            f"The cost in {variant.cost_header} is above {variant.capacity}, "
+            f"the most that the limit {variant.limit} can ever admit."
+        )
+    return cost
+
+
+def _count(
+    ex: Exchange, asked: list[LimitPlan], charges: list[Charge], decisions: list[Decision]
+) -> int:
+    """Counts and logs what each limit said, sets the answer's fields and the names of those that
+    denied, and returns the longest delay in microseconds."""
+    enforced: list[LimitVariant] = []
+    said: list[Decision] = []
+    delay = 0
+    for plan, charge, decision in zip(asked, charges, decisions, strict=True):
+        if charge.shadow:
+            if decision.allowed:
+                plan.tally.allowed += 1
+            else:
+                _shadow_denied(ex, plan)
+            continue
+        if decision.allowed:
+            plan.tally.allowed += 1
+            delay = max(delay, decision.delay)
+        else:
+            plan.tally.denied += 1
+            ex.denied += (plan.name,)
+        enforced.append(charge.variant)
+        said.append(decision)
+    ex.admission = ratelimit_fields(enforced, said, ex.snapshot.server.ratelimit_headers)
+    return delay
+
+
+def _shadow_denied(ex: Exchange, plan: LimitPlan) -> None:
+    plan.tally.shadow_denied += 1
+    ex.shadow_denied += (plan.name,)
+    log.info("shadow_denied: the limit %s would have refused a request", plan.name)
+
+
+async def standing(variant: LimitVariant, key: bytes, store: LimitStore) -> Standing:
+    """Where a key of a limit stands; charges nothing."""
+    now = await store.peek(Charge(variant, key, 0, variant.shadow))
+    one = await store.peek(Charge(variant, key, 1, variant.shadow))
+    return Standing(now.remaining, now.reset, one.retry_after)
+
+
+async def preview(ex: Exchange, store: LimitStore) -> list[Preview]:
+    """What each limit of the route would say to this request, one by one; charges nothing.
+    Limits that are unlimited for it are left out. Raises CostError."""
+    previews: list[Preview] = []
+    for plan in ex.route.limits if ex.route is not None else ():
+        variant = choose(plan, ex)
+        if variant is None:
+            continue
+        cost = variant.cost if variant.cost is not None else _stated_cost(variant, ex)
+        key = plan.key.digest(ex)
+        parts = zip(plan.key.parts, plan.key.values(ex), strict=True)
+        text = ", ".join(
+            part if part == "global" else f"{part}={'(absent)' if value is None else value}"
+            for part, value in parts
+        )
+        would = await store.peek(Charge(variant, key, cost, variant.shadow))
+        now = await store.peek(Charge(variant, key, 0, variant.shadow))
+        previews.append(
+            Preview(
+                plan.name, text, variant.algorithm.name, would.allowed, now.remaining, cost,
+                variant.shadow,
+            )
+        )  # fmt: skip
+    return previews
