@@ -18,6 +18,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "target-too-long": (414, "URI Too Long"),
     "misdirected": (421, "Misdirected Request"),
     "headers-too-large": (431, "Request Header Fields Too Large"),
+    "internal": (500, "Internal Server Error"),
     "upstream-invalid": (502, "Bad Gateway"),
     "upstream-unreachable": (502, "Bad Gateway"),
     "no-endpoint": (503, "Service Unavailable"),

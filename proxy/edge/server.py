@@ -1,0 +1,202 @@
+"""The data port: listeners, the cap on connections, readiness at the door, and the drain."""
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from aiohttp import web
+
+from proxy.core.message import Reply
+from proxy.core.problems import problem
+from proxy.edge.protocol import GatewayProtocol, Incoming, self_test
+from proxy.exchange import Exchange
+from proxy.handler import Flow
+from proxy.logs import AccessLog
+from proxy.metrics import Metrics, method_label
+from proxy.policy.snapshot import Listen, ServerTls, Snapshot
+
+log = logging.getLogger(__name__)
+
+BACKLOG: Final = 4096
+
+
+class Front:
+    """What every client connection shares. `snapshot` is swapped whole by a reload."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        flow: Flow,
+        metrics: Metrics,
+        access: AccessLog,
+        ready: Callable[[], bool],
+    ) -> None:
+        self.snapshot = snapshot
+        self.flow = flow
+        self.access = access
+        self.draining = False
+        self.in_flight = 0
+        self.manager = _Manager(self)
+        self._metrics = metrics
+        self._ready = ready
+        self._quiet = asyncio.Event()
+
+    # For connections.
+
+    def full(self) -> bool:
+        """Whether a connection that was just made is one too many."""
+        return len(self.manager.connections_by_protocol) > self.snapshot.server.max_connections
+
+    def began(self) -> None:
+        """A request has begun."""
+        self.in_flight += 1
+
+    def ended(self) -> None:
+        """A request has ended, answered or not."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._quiet.set()
+
+    def at_the_door(self, ex: Exchange) -> Reply | None:
+        """What is answered before the flow: the health path, and a body that is too large."""
+        server = ex.snapshot.server
+        if server.health_path is not None and ex.path == server.health_path:
+            ready = self._ready()
+            text = b"ready\n" if ready else b"not ready\n"
+            lines = [("Content-Type", "text/plain"), ("Cache-Control", "no-store")]
+            return Reply(200 if ready else 503, lines, text)
+        if ex.body is not None and (ex.body.length or 0) > server.max_body_bytes:
+            detail = f"The request body is over {server.max_body_bytes} bytes."
+            return problem("body-too-large", detail, close=True)
+        return None
+
+    def count(self, ex: Exchange, status: int, sent: int, seconds: float) -> None:
+        """A request has ended."""
+        tally = self._metrics.no_route if ex.route is None else ex.route.tally
+        tally.count(method_label(ex.method), status, seconds)
+        if self.access.on:
+            self.access.write(ex, status, sent, seconds)
+
+    def count_refusal(self, peer: str, status: int) -> None:
+        """An answer to what never became a request."""
+        self._metrics.no_route.count("other", status, 0.0)
+        self.access.refused(peer, status, 0, 0.0)
+
+    # For the process.
+
+    def connections(self) -> int:
+        """How many client connections are open."""
+        return len(self.manager.connections_by_protocol)
+
+    async def drain(self, timeout: float) -> None:
+        """Lets requests in flight finish, at most `timeout` seconds; idle connections close now,
+        the others after the answer that they are at."""
+        self.draining = True
+        for conn in list(self.manager.connections_by_protocol):
+            if conn.idle:
+                conn.force_close()
+        if self.in_flight:
+            self._quiet.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._quiet.wait()
+        if self.in_flight:
+            log.warning("drain_timeout is over: %d requests are cut", self.in_flight)
+        left = list(self.manager.connections_by_protocol)
+        tasks = [conn.task for conn in left if conn.task is not None]
+        for conn in left:
+            conn.force_close()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+
+
+class _Manager(web.Server):
+    """aiohttp's registry of connections, making ours."""
+
+    def __init__(self, front: Front) -> None:
+        super().__init__(_unused_handler, request_factory=_make_incoming)
+        self._front = front
+
+    @property
+    def connections_by_protocol(self) -> dict[GatewayProtocol, asyncio.Transport]:
+        return self._connections  # type: ignore[return-value]
+
+    def __call__(self) -> GatewayProtocol:
+        return GatewayProtocol(self._front, self, self._loop)
+
+
+async def _unused_handler(request: web.BaseRequest) -> web.StreamResponse:
+    raise AssertionError("GatewayProtocol serves requests itself")
+
+
+def _make_incoming(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Any:
+    return Incoming(message, payload)
+
+
+class Listener:
+    """One open listening socket."""
+
+    def __init__(self, listen: Listen, server: asyncio.Server) -> None:
+        self._listen = listen
+        self._server = server
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is bound (0 was asked: the one given); 0 for a unix socket."""
+        name = self._server.sockets[0].getsockname()
+        return name[1] if isinstance(name, tuple) else 0
+
+    async def close(self) -> None:
+        """Stops accepting; open connections go on."""
+        self._server.close()
+        if self._listen.path is not None:
+            with suppress(FileNotFoundError):
+                await asyncio.to_thread(os.unlink, self._listen.path)
+
+
+async def open_listener(
+    listen: Listen, front: Front, tls: ssl.SSLContext | None, handshake_timeout: float
+) -> Listener:
+    """Binds and accepts. Raises OSError (with the address in it) where it cannot bind."""
+    missing = self_test()
+    if missing:
+        raise RuntimeError(f"this aiohttp does not fit: RequestHandler lacks {', '.join(missing)}")
+    loop = asyncio.get_running_loop()
+    options: dict[str, Any] = {"backlog": BACKLOG, "ssl": tls}
+    if tls is not None:
+        options["ssl_handshake_timeout"] = handshake_timeout
+    if listen.path is not None:
+        await asyncio.to_thread(_clear_stale_socket, listen.path)
+        server = await loop.create_unix_server(front.manager, listen.path, **options)
+    else:
+        server = await loop.create_server(front.manager, listen.host, listen.port, **options)
+    return Listener(listen, server)
+
+
+def _clear_stale_socket(path: str) -> None:
+    """Removes a socket that a dead process left; a living one keeps its address."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
+def server_tls(tls: ServerTls) -> ssl.SSLContext:
+    """TLS 1.2 or newer, HTTP/1.1 by ALPN. Raises OSError or ssl.SSLError for unusable files."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(tls.cert, tls.key)
+    return context

@@ -1,0 +1,147 @@
+"""A Reply, as bytes: the head, one framing, and the body with back-pressure (RFC 9112 §6, §7)."""
+
+import asyncio
+import socket
+import struct
+from http import HTTPStatus
+from time import time
+from typing import Final, Protocol
+
+from proxy.core.dates import imf_fixdate
+from proxy.core.fields import Lines
+from proxy.core.message import Reply, ReplyStream
+
+_REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
+_STATUS_LINES: Final = {
+    status: f"HTTP/1.1 {status} {reason}\r\n" for status, reason in _REASONS.items()
+}
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+_LINGER_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class ClientGone(Exception):
+    """The client's connection ended, or took no byte for too long, before the answer was out."""
+
+
+class Outlet(Protocol):
+    """The client connection as the writer needs it."""
+
+    transport: asyncio.Transport | None
+
+    async def drain(self) -> None:
+        """Waits until the client has taken enough of what was written. Raises ClientGone."""
+
+
+class Clock:
+    """The Date header's text, made once per second."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def date(self) -> str:
+        """Now, as IMF-fixdate."""
+        second = int(time())
+        if second != self._second:
+            self._second = second
+            self._text = imf_fixdate(second)
+        return self._text
+
+
+_CLOCK: Final = Clock()
+
+
+def status_line(status: int, reason: str) -> str:
+    """The status line; the upstream's own reason is kept where it gave one."""
+    if reason and _REASONS.get(status) != reason:
+        return f"HTTP/1.1 {status} {reason}\r\n"
+    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
+
+
+def interim_head(status: int, lines: Lines) -> bytes:
+    """A 1xx answer's bytes (RFC 9110 §15.2)."""
+    head = [status_line(status, "")]
+    head += [f"{name}: {value}\r\n" for name, value in lines]
+    head.append("\r\n")
+    return "".join(head).encode("latin-1")
+
+
+def _head(reply: Reply, framing: str, close: bool) -> bytes:
+    parts = [status_line(reply.status, reply.reason)]
+    dated = False
+    for name, value in reply.fields:
+        if not dated and len(name) == 4 and name.lower() == "date":
+            dated = True
+        parts.append(f"{name}: {value}\r\n")
+    if not dated:
+        parts.append(f"Date: {_CLOCK.date()}\r\n")
+    parts.append(framing)
+    parts.append("Connection: close\r\n\r\n" if close else "\r\n")
+    return "".join(parts).encode("latin-1")
+
+
+async def write_reply(outlet: Outlet, reply: Reply, method: str, version: int, close: bool) -> int:
+    """Writes the whole answer; the number of body bytes sent.
+
+    Raises ClientGone, and StreamCut where the upstream broke off (the caller aborts the
+    connection: the client must not take what it has for complete).
+    """
+    transport = outlet.transport
+    if transport is None:
+        raise ClientGone
+    status = reply.status
+    if status == 204:
+        transport.write(_head(reply, "", close))
+        return 0
+    if method == "HEAD" or status == 304:
+        length = reply.length
+        if length is None and not reply.origin:
+            length = len(reply.body)
+        framing = "" if length is None else f"Content-Length: {length}\r\n"
+        transport.write(_head(reply, framing, close))
+        return 0
+    stream = reply.stream
+    if stream is None:
+        body = reply.body
+        transport.write(_head(reply, f"Content-Length: {len(body)}\r\n", close) + body)
+        if len(body) > 65536:
+            await outlet.drain()
+        return len(body)
+    if reply.length is not None:
+        transport.write(_head(reply, f"Content-Length: {reply.length}\r\n", close))
+        return await _pump(outlet, transport, stream)
+    if version == 10:  # HTTP/1.0 knows no chunks: the connection's end is the body's
+        transport.write(_head(reply, "", True))
+        return await _pump(outlet, transport, stream)
+    transport.write(_head(reply, "Transfer-Encoding: chunked\r\n", close))
+    return await _pump_chunks(outlet, transport, stream)
+
+
+async def _pump(outlet: Outlet, transport: asyncio.Transport, stream: ReplyStream) -> int:
+    sent = 0
+    while piece := await stream.read():
+        transport.write(piece)
+        sent += len(piece)
+        await outlet.drain()
+    return sent
+
+
+async def _pump_chunks(outlet: Outlet, transport: asyncio.Transport, stream: ReplyStream) -> int:
+    sent = 0
+    while piece := await stream.read():
+        transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        sent += len(piece)
+        await outlet.drain()
+    transport.write(_LAST_CHUNK)
+    return sent
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Ends a connection by RST: a cut answer must not look like an end, above all not to an
+    HTTP/1.0 client, for whom the connection's end is the body's."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    transport.abort()
