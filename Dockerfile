@@ -4,7 +4,7 @@
 #
 #   docker build -t sluicegate .
 #   docker run -p 8080:8080 -e UPSTREAM=http://host.docker.internal:8000 sluicegate
-#   docker run -p 8080:8080 -v ./my:/etc/sluicegate:ro -e SLUICEGATE_CONFIG=/etc/sluicegate/gateway.yaml sluicegate
+#   docker run -p 8080:8080 -v ./my:/etc/sluicegate:ro sluicegate
 
 ARG PYTHON=3.13
 
@@ -26,19 +26,18 @@ RUN /opt/sluicegate/bin/pip install --no-deps /src \
 
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/sluicegate /opt/sluicegate
-# What runs where nothing is mounted over it: config/container.yaml, told by environment variables.
-COPY config/container.yaml /etc/sluicegate/config/gateway.yaml
-COPY policies /etc/sluicegate/policies
+# What runs where nothing is mounted over it, told by environment variables.
+COPY deploy/container /etc/sluicegate
 ENV PATH=/opt/sluicegate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    SLUICEGATE_CONFIG=/etc/sluicegate/config/gateway.yaml
+    SLUICEGATE_CONFIG=/etc/sluicegate/gateway.yaml
 WORKDIR /etc/sluicegate
 # A number, so that Kubernetes' runAsNonRoot can see that it is not root.
 USER 10001:10001
 EXPOSE 8080 9091
 STOPSIGNAL SIGTERM
-# The probe listener of config/container.yaml; slim images have no curl.
+# The probe listener of deploy/container/gateway.yaml; slim images have no curl.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \
     CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 9091, timeout=2); c.request('GET', '/livez'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["sluicegate"]

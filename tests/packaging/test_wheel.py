@@ -126,7 +126,7 @@ def test_the_module_is_the_command(installed: Path, tmp_path: Path, arguments: l
     assert by_script
 
 
-@pytest.mark.parametrize("name", ["gateway.yaml", "demo.yaml", "container.yaml"])
+@pytest.mark.parametrize("name", ["gateway.yaml", "demo.yaml"])
 def test_the_wheels_configurations_pass_check(installed: Path, tmp_path: Path, name: str) -> None:
     file = installed / "proxy/shipped/config" / name
     run(sys.executable, "-m", "proxy", "check", "-c", file, cwd=tmp_path, PYTHONPATH=str(installed))

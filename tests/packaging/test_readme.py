@@ -1,0 +1,148 @@
+"""The README tells the truth: its examples pass `check`, its key tables are the schema's keys, its
+worked example is what the algorithms do."""
+
+import datetime
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.core.limits import ALGORITHMS
+from proxy.core.limits.decision import Rate
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+SECOND = 1_000_000
+
+
+def section(heading: str) -> str:
+    """The text under a heading (given with its #s), up to the next of the same level or above."""
+    level = heading.split(" ")[0]
+    start = README.index(f"\n{heading}\n") + len(heading) + 2
+    end = re.search(rf"^#{{1,{len(level)}}} ", README[start:], re.MULTILINE)
+    return README[start : start + end.start()] if end else README[start:]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def tables(text: str) -> Iterator[list[list[str]]]:
+    """Every table as rows of cells, the head first, the rule left out."""
+    for table in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
+        rows = [
+            [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            for line in table.splitlines()
+        ]
+        yield [rows[0], *rows[2:]]
+
+
+def sluicegate(*arguments: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_first_policy_passes_check_and_is_short(tmp_path: Path) -> None:
+    gateway, limits = blocks(section("## A first policy"), "yaml")
+    (tmp_path / "gateway.yaml").write_text(gateway)
+    (tmp_path / "limits.yaml").write_text(limits)
+    sluicegate("check", "-c", tmp_path / "gateway.yaml")
+    assert len((gateway + limits).splitlines()) <= 12
+
+
+def test_the_example_of_policies_passes_check(tmp_path: Path) -> None:
+    (limits,) = blocks(section("## Policy files"), "yaml")
+    gateway, _ = blocks(section("## A first policy"), "yaml")
+    (tmp_path / "limits.yaml").write_text(limits)
+    gateway = gateway.replace("per-client", "per-key, signups, monthly").replace(
+        "policies:", "server: {trusted_proxies: [10.0.0.0/8], trusted_headers: [X-Plan]}\npolicies:"
+    )
+    (tmp_path / "gateway.yaml").write_text(gateway)
+    sluicegate("check", "-c", tmp_path / "gateway.yaml")
+
+
+def schema_keys(schema: dict[str, Any], node: dict[str, Any], path: str) -> Iterator[str]:
+    """The dotted keys of a JSON Schema: `*` for any name in a map of maps, `[]` for list items."""
+    if "$ref" in node:
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    choices = [choice for choice in node.get("anyOf", []) if choice.get("type") != "null"]
+    if len(choices) == 1:
+        yield from schema_keys(schema, choices[0], path)
+    elif "properties" in node:
+        for name, inner in node["properties"].items():
+            yield from schema_keys(schema, inner, f"{path}.{name}" if path else name)
+    elif isinstance(inner := node.get("additionalProperties"), dict) and "$ref" in inner:
+        yield from schema_keys(schema, inner, f"{path}.*")
+    elif isinstance(inner := node.get("items"), dict) and "$ref" in inner:
+        yield from schema_keys(schema, inner, f"{path}[]")
+    else:
+        yield path
+
+
+def documented_keys(text: str, prefix: str) -> set[str]:
+    """The keys in the first column of every table whose head begins with "key"."""
+    keys: set[str] = set()
+    for head, *rows in tables(text):
+        if head[0] != "key":
+            continue
+        for row in rows:
+            names = re.findall(r"`([^`]+)`", row[0])
+            stem = names[0].rpartition(".")[0]
+            keys |= {prefix + (stem + name if name.startswith(".") else name) for name in names}
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("file", "documented"),
+    [
+        (
+            "gateway",
+            documented_keys(section("### server"), "")
+            | documented_keys(section("### log, admin, store, policies"), "")
+            | documented_keys(section("### upstreams"), "upstreams.*.")
+            | documented_keys(section("### routes"), "routes[]."),
+        ),
+        ("policies", documented_keys(section("## Policy files"), "limits.*.")),
+    ],
+)
+def test_every_key_is_documented_and_no_other(file: str, documented: set[str]) -> None:
+    schema = json.loads(sluicegate("schema", file))
+    assert set(schema_keys(schema, schema, "")) == documented
+
+
+def test_the_commands_are_documented() -> None:
+    said, there = section("## Operations"), sluicegate("--help")
+    for command in ("run", "check", "schema", "explain", "demo"):
+        assert f"| `sluicegate {command}" in said
+        assert command in there
+
+
+def clock_rows() -> list[list[str]]:
+    (table,) = [rows for rows in tables(section("## Which algorithm")) if rows[0][0] == "clock"]
+    return table
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_the_worked_example_is_what_happens(name: str) -> None:
+    head, *rows = clock_rows()
+    algorithm = ALGORITHMS[name]
+    params = algorithm.compile(Rate(6, 60 * SECOND), 2 if name == "leaky_bucket" else None)
+    state = None
+    for row in rows:
+        clock = datetime.datetime.fromisoformat(f"2026-01-05T{row[0]}+00:00")
+        now = int(clock.timestamp()) * SECOND
+        passed = 0
+        for _ in range(6):
+            after, decision = algorithm.step(state, params, now, 1)
+            if decision.allowed:
+                state, passed = after, passed + 1
+        assert (row[0], passed) == (row[0], int(row[head.index(name)]))
