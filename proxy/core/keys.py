@@ -140,42 +140,64 @@ def _named_reader(kind: str, name: str) -> Reader:
     return lambda ex: cookie_value(ex.fields.index.get("cookie"), name)
 
 
-def _tagged(text: str) -> Callable[[Subject], str]:
-    """A reader for one part with its fallbacks that says what kind of value it found."""
-    choices = [
-        (_compile_part(choice), _ADDRESS if choice == "ip" else _TEXT) for choice in text.split("|")
-    ]
-    if len(choices) == 1:
-        only, kind = choices[0]
-        return lambda ex: _ABSENT if (value := only(ex)) is None else kind + value
+class _Part:
+    """One part with its fallbacks: the first that is there gives the value."""
 
-    def first(ex: Subject) -> str:
-        for read, tag in choices:
+    __slots__ = ("_choices", "read")
+
+    def __init__(self, text: str) -> None:
+        self._choices = tuple(
+            (choice, _compile_part(choice), _ADDRESS if choice == "ip" else _TEXT)
+            for choice in text.split("|")
+        )
+        self.read = self._read_first if len(self._choices) > 1 else self._read_only()
+        """The part's value behind its kind, or `_ABSENT`."""
+
+    def _read_only(self) -> Callable[[Subject], str]:
+        _, read, kind = self._choices[0]
+        return lambda ex: _ABSENT if (value := read(ex)) is None else kind + value
+
+    def _read_first(self, ex: Subject) -> str:
+        for _, read, kind in self._choices:
             value = read(ex)
             if value is not None:
-                return tag + value
+                return kind + value
         return _ABSENT
 
-    return first
+    def shown(self, ex: Subject) -> str:
+        for choice, read, _ in self._choices:
+            value = read(ex)
+            if value is not None:
+                return choice if choice == "global" else f"{choice}={_redacted(choice, value)}"
+        return f"{'|'.join(choice for choice, _, _ in self._choices)}=(absent)"
 
 
-def _digest(tagged: Iterable[str]) -> bytes:
-    text = "".join([f"{len(part)}:{part}" for part in tagged])
+def _redacted(choice: str, value: str) -> str:
+    if choice.startswith(("header:", "query:", "cookie:")):
+        return "#" + blake2b(_bytes(value), digest_size=6).hexdigest()
+    return value
+
+
+def _bytes(text: str) -> bytes:
     try:
-        data = text.encode("latin-1")
+        return text.encode("latin-1")
     except UnicodeEncodeError:  # a route's name may hold any character
-        data = text.encode()
-    return blake2b(data, digest_size=16).digest()
+        return text.encode()
+
+
+def _digest(parts: Iterable[str]) -> bytes:
+    text = "".join([f"{len(part)}:{part}" for part in parts])
+    return blake2b(_bytes(text), digest_size=16).digest()
 
 
 class KeyTemplate:
     """A key's parts, compiled. `parts` are their texts as written."""
 
-    __slots__ = ("_readers", "captures", "headers", "inputs", "parts")
+    __slots__ = ("_parts", "captures", "headers", "inputs", "parts")
 
     def __init__(self, parts: tuple[str, ...]) -> None:
         self.parts = parts
-        self._readers = tuple(_tagged(part) for part in parts)
+        self._parts = tuple(_Part(part) for part in parts)
         choices = [choice for part in parts for choice in part.split("|")]
         self.captures = frozenset(c[5:] for c in choices if c.startswith("path."))
         """Names of the captures that a route must have."""
@@ -195,12 +217,17 @@ class KeyTemplate:
 
     def values(self, ex: Subject) -> tuple[str | None, ...]:
         """Each part's text, in order; None where it is absent ("" for global)."""
-        found = [read(ex) for read in self._readers]
-        return tuple(None if part == _ABSENT else part[1:] for part in found)
+        found = [part.read(ex) for part in self._parts]
+        return tuple(None if text == _ABSENT else text[1:] for text in found)
 
     def digest(self, ex: Subject) -> bytes:
         """The 16 bytes that this request is counted under."""
-        return _digest([read(ex) for read in self._readers])
+        return _digest([part.read(ex) for part in self._parts])
+
+    def shown(self, ex: Subject) -> str:
+        """The key for a person: `header:X-Api-Key=#a1b2c3d4e5f6, ip=192.0.2.1`. What headers, query
+        and cookies say may be a credential, so it is shown as a short hash."""
+        return ", ".join(part.shown(ex) for part in self._parts)
 
     def digest_values(self, values: Sequence[str | None]) -> bytes:
         """The 16 bytes for given values of `inputs`, in order; None is absent.
