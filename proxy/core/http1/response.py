@@ -1,0 +1,255 @@
+"""An upstream's answer off the wire: interim heads, the final head, the body. Strict, no I/O.
+
+Rules (RFC 9112 §4–§6, RFC 9110 §5.5, §15.2); whatever breaks one is an InvalidResponse, never
+repaired, since what we repair another reader may read differently:
+- lines end in CRLF; no folding, no whitespace before a colon, no controls, NUL or bare CR;
+- versions 1.0 and 1.1; a final status is 200–599; 101 only where an upgrade was asked for;
+- Content-Length is 1 to 18 digits, repeated only identically, and never beside Transfer-Encoding;
+- Transfer-Encoding is exactly `chunked` and never in HTTP/1.0;
+- answers to HEAD, and 1xx, 204 and 304, have no body, whatever their fields say (§6.3);
+- a head has at most MAX_HEAD_BYTES and MAX_FIELDS.
+"""
+
+import re
+
+from proxy.core.fields import Lines
+from proxy.core.http1.body import ChunkedDecoder, Decoder, FramingError, LengthDecoder, UntilClose
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_FIELDS = 200
+
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*))?(?=\r\n)")
+# Each match begins at the CRLF before its line and ends in front of its own. So where there are
+# as many matches as lines, every line is a field line from end to end: one pass splits and checks.
+_FIELD_LINES = re.compile(
+    r"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)(?=\r\n)"
+)
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_KEEP_ALIVE_TIMEOUT = re.compile(r"(?:^|[,; \t])timeout[ \t]*=[ \t]*\"?([0-9]{1,9})", re.IGNORECASE)
+_MATTERS = frozenset(
+    ("connection", "content-length", "keep-alive", "transfer-encoding", "upgrade")
+)  # fmt: skip
+_NO_OPTIONS: frozenset[str] = frozenset()
+
+
+class InvalidResponse(Exception):
+    """An answer that is not HTTP as we accept it. `rule` names the rule it broke."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(detail)
+        self.rule = rule
+        self.detail = detail
+
+
+class ResponseHead:
+    """One head, interim or final, with all its field lines.
+
+    `length`: Content-Length, also where it only describes (HEAD, 304); None where absent.
+    `decoder`: reads the body; None where the answer has none.
+    `keep_alive`: the connection may carry another request once the body is read.
+    `keep_alive_timeout`: seconds the upstream keeps an idle connection, where it says so.
+    `options`: Connection's options, lower case.  `upgrade`: the Upgrade field's value, or None.
+    """
+
+    __slots__ = (
+        "decoder",
+        "keep_alive",
+        "keep_alive_timeout",
+        "length",
+        "lines",
+        "options",
+        "reason",
+        "status",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(self, version: int, status: int, reason: str, lines: Lines) -> None:
+        self.version = version
+        self.status = status
+        self.reason = reason
+        self.lines = lines
+        self.length: int | None = None
+        self.decoder: Decoder | None = None
+        self.keep_alive = version == 11
+        self.keep_alive_timeout: int | None = None
+        self.options = _NO_OPTIONS
+        self.upgrade: str | None = None
+
+
+class ResponseParser:
+    """Reads the answer to one request of `method`; `upgrade`: whether it asked for an upgrade."""
+
+    __slots__ = ("_decoder", "_held", "_method", "_scanned", "_upgrade", "done", "rest")
+
+    def __init__(self, method: str, *, upgrade: bool = False) -> None:
+        self._method = method
+        self._upgrade = upgrade
+        self._decoder: Decoder | None = None
+        self._held = b""  # a head that has begun
+        self._scanned = 0  # of `_held`: searched for the head's end already
+        self.done = False
+        """The answer is complete."""
+        self.rest = b""
+        """What came behind it: an upgraded connection's first bytes, else nothing that belongs."""
+
+    def feed(self, data: bytes) -> list[ResponseHead | bytes]:
+        """What `data` completes, in order: interim heads, the final head, pieces of the body.
+
+        Raises InvalidResponse, and FramingError for a broken body.
+        """
+        if self.done:
+            self.rest += data
+            return []
+        if self._decoder is not None:
+            events: list[ResponseHead | bytes] = []
+            self._body(self._decoder, data, events)
+            return events
+        return self._heads(data)
+
+    def eof(self) -> bool:
+        """The stream ends here: True where the answer is complete with that."""
+        if not self.done and self._decoder is not None:
+            self.done = self._decoder.eof()
+        return self.done
+
+    def _heads(self, data: bytes) -> list[ResponseHead | bytes]:
+        events: list[ResponseHead | bytes] = []
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        while True:
+            end = data.find(b"\r\n\r\n", self._scanned)
+            if end < 0:
+                self._hold(data)
+                return events
+            self._scanned = 0
+            head = _parse(data[: end + 2])
+            data = data[end + 4 :]
+            events.append(head)
+            if head.status >= 200 or head.status == 101:
+                break
+        if head.status == 101:
+            if not self._upgrade:
+                raise InvalidResponse("upgrade", "101 without having been asked to upgrade")
+        else:
+            _frame(head, self._method)
+        if head.decoder is None:
+            self.done = True
+            self.rest = data
+            return events
+        self._decoder = head.decoder
+        self._body(head.decoder, data, events)
+        return events
+
+    def _body(self, decoder: Decoder, data: bytes, events: list[ResponseHead | bytes]) -> None:
+        pieces, self.rest = decoder.feed(data)
+        events += pieces
+        self.done = decoder.done
+
+    def _hold(self, data: bytes) -> None:
+        """Keeps a head that has begun, unless it can already be refused."""
+        if not data.startswith(b"HTTP/1."[: len(data)]):
+            raise InvalidResponse("status-line", "what came is not an HTTP/1 answer")
+        if len(data) > MAX_HEAD_BYTES:
+            raise InvalidResponse("head-too-large", "the head exceeds its limit")
+        if _BARE_LF.search(data, self._scanned):
+            raise InvalidResponse("line-end", "a line ends in a bare LF")
+        self._held = data
+        self._scanned = max(0, len(data) - 3)
+
+
+def _parse(raw: bytes) -> ResponseHead:
+    """A head from its bytes, up to and with the CRLF of its last line."""
+    if len(raw) > MAX_HEAD_BYTES:
+        raise InvalidResponse("head-too-large", "the head exceeds its limit")
+    text = raw.decode("latin-1")
+    start = _STATUS_LINE.match(text)
+    if start is None:
+        raise InvalidResponse("status-line", "the status line is not HTTP/1.0 or HTTP/1.1")
+    begin = start.end()
+    lines: Lines = _FIELD_LINES.findall(text, begin)
+    if len(lines) != text.count("\r\n", begin) - 1:
+        raise InvalidResponse("field-line", "a header line is malformed")
+    if len(lines) > MAX_FIELDS:
+        raise InvalidResponse("too-many-fields", "the head has too many fields")
+    if text.find(" \r\n", begin) > 0 or text.find("\t\r\n", begin) > 0:
+        lines = [(name, value.rstrip(" \t")) for name, value in lines]
+    minor, digits, reason = start.groups("")
+    status = int(digits)
+    if not 100 <= status <= 599:
+        raise InvalidResponse("status", "the status is not 100 to 599")
+    head = ResponseHead(11 if minor == "1" else 10, status, reason, lines)
+    if status == 101:
+        _connection(head)
+    return head
+
+
+def _matters(lines: Lines) -> dict[str, str]:
+    """The fields that steer the connection, by lower-case name, repeated lines joined."""
+    found: dict[str, str] = {}
+    for name, value in lines:
+        low = name.lower()
+        if low in _MATTERS:
+            found[low] = f"{found[low]}, {value}" if low in found else value
+    return found
+
+
+def _connection(head: ResponseHead) -> dict[str, str]:
+    """Reads Connection, Keep-Alive and Upgrade into `head`; all the fields that matter."""
+    found = _matters(head.lines)
+    if (connection := found.get("connection")) is not None:
+        head.options = frozenset(option.strip(" \t") for option in connection.lower().split(","))
+        if "close" in head.options:
+            head.keep_alive = False
+    if (keep_alive := found.get("keep-alive")) is not None:
+        timeout = _KEEP_ALIVE_TIMEOUT.search(keep_alive)
+        head.keep_alive_timeout = int(timeout[1]) if timeout else None
+    head.upgrade = found.get("upgrade")
+    return found
+
+
+def _frame(head: ResponseHead, method: str) -> None:
+    """Decides how a final answer's body ends (RFC 9112 §6.3)."""
+    found = _connection(head)
+    said = found.get("content-length")
+    coding = found.get("transfer-encoding")
+    if said is not None:
+        head.length = _length(said)
+    if method == "HEAD" or head.status in (204, 304):
+        # §6.3 rule 1. An upstream that announces a body in a 204 may well send it: what would
+        # arrive late must not meet the next request.
+        if head.status == 204 and (coding is not None or head.length):
+            head.keep_alive = False
+        if head.status == 204 or coding is not None:
+            head.length = None
+        return
+    if coding is not None:
+        if said is not None:
+            raise InvalidResponse("length-and-encoding", "Content-Length beside Transfer-Encoding")
+        if head.version == 10:
+            raise InvalidResponse("transfer-encoding", "Transfer-Encoding in HTTP/1.0")
+        if coding.lower() != "chunked":
+            raise InvalidResponse("transfer-encoding", "a Transfer-Encoding that is not chunked")
+        head.decoder = ChunkedDecoder()
+    elif head.length is not None:
+        head.decoder = LengthDecoder(head.length) if head.length else None
+    else:
+        head.decoder = UntilClose()
+        head.keep_alive = False
+
+
+def _length(value: str) -> int:
+    """Content-Length's number; identical repetitions collapse (RFC 9110 §8.6)."""
+    if "," in value:
+        values = {part.strip(" \t") for part in value.split(",")}
+        value = values.pop()
+        if values:
+            raise InvalidResponse("content-length", "conflicting Content-Length values")
+    # Latin-1 text has no decimal digits but 0 to 9 ("²" is a digit, not a decimal).
+    if not value.isdecimal() or len(value) > 18:
+        raise InvalidResponse("content-length", "Content-Length is not 1 to 18 digits")
+    return int(value)
+
+
+__all__ = ["FramingError", "InvalidResponse", "ResponseHead", "ResponseParser"]

@@ -1,0 +1,310 @@
+"""One request's way through an upstream: its slot, its connection, its answer as it arrives.
+
+A call outlives `send` where the answer is streamed: it is the Reply's stream, and ends, giving
+back slot and connection, when the body does, when it breaks, or when whoever holds it lets go.
+After its end it touches nothing, so a late `close` never meets the connection's next user.
+"""
+
+import asyncio
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from proxy.core.headers import forward_response_lines
+from proxy.core.http1.body import FramingError
+from proxy.core.http1.response import InvalidResponse, ResponseHead, ResponseParser
+from proxy.core.message import Outgoing, StreamCut, UpstreamError
+from proxy.edge.upstream.connection import Connection
+from proxy.edge.upstream.tunnel import UpstreamTunnel
+
+if TYPE_CHECKING:
+    from proxy.edge.upstream.client import HttpUpstream
+    from proxy.edge.upstream.upload import Upload
+
+HIGH_WATER: Final = 64 * 1024
+"""Unread answer bytes above which the connection stops reading."""
+
+QUEUED, CONNECTING, SENDING, WAITING, ANSWERED = range(5)
+_EXPIRED: Final = {
+    QUEUED: ("queue_timeout", "no connection became free in time"),
+    SENDING: ("timeout", "the upstream stopped taking the request"),
+    WAITING: ("timeout", "no answer came in time"),
+}
+
+
+class Call:
+    """One request and its answer. Implements `ReplyStream`; belongs to `upstream`."""
+
+    __slots__ = (
+        "_buffered",
+        "_connection",
+        "_ended",
+        "_parser",
+        "_pieces",
+        "_request",
+        "_upload_began",
+        "_upstream",
+        "deadline",
+        "due",
+        "failure",
+        "head",
+        "heard",
+        "index",
+        "phase",
+        "slot",
+        "tunnel",
+        "upload",
+        "waiter",
+        "whole",
+    )
+
+    def __init__(self, upstream: "HttpUpstream", request: Outgoing, now: float) -> None:
+        plan = upstream.plan
+        self._upstream = upstream
+        self._request = request
+        self._connection: Connection | None = None
+        self._parser: ResponseParser | None = None
+        self._pieces: list[bytes] = []
+        self._buffered = 0
+        self._ended = False
+        self._upload_began = now
+        self.phase = QUEUED
+        self.deadline = now + plan.deadline
+        self.due = min(now + plan.queue_timeout, self.deadline)
+        self.waiter: asyncio.Future[bool] | None = None
+        self.slot = False
+        self.index = -1
+        """The endpoint's place in the upstream's list, once chosen."""
+        self.upload: Upload | None = None
+        """The request's body while it is being sent."""
+        self.heard = False
+        """Whether any byte of the answer came."""
+        self.head: ResponseHead | None = None
+        self.tunnel: UpstreamTunnel | None = None
+        """What an upgraded connection became."""
+        self.whole = False
+        """The answer is complete."""
+        self.failure: Exception | None = None
+
+    # What the client does with it.
+
+    def begin(self, connection: Connection) -> None:
+        """Uses this connection from here on. Raises UpstreamError where it is gone already."""
+        if connection.closed:
+            raise UpstreamError("reset", "the connection was closed at once", sent=False)
+        self._connection = connection
+        connection.call = self
+        self.failure = None
+        self._parser = ResponseParser(
+            self._request.method, upgrade=self._request.upgrade is not None
+        )
+
+    def sent(self, now: float) -> None:
+        """The request is out: its answer is due."""
+        self.phase = WAITING
+        self.due = min(now + self._upstream.plan.response_timeout, self.deadline)
+
+    def sending(self, now: float) -> None:
+        """The request's body is on its way. While the client is slow nothing is due: that is
+        the request body's own business, and not the upstream's fault."""
+        self.phase = SENDING
+        self.due = inf
+        self._upload_began = now
+
+    def stalled(self, now: float | None) -> None:
+        """The upstream takes no more of the body since `now`; None: it does again."""
+        if self.phase == SENDING:
+            self.due = inf if now is None else now + self._upstream.plan.response_timeout
+
+    def uploaded(self, now: float) -> None:
+        """All of the body was sent. The deadline does not count the time that took."""
+        self.upload = None
+        if self.phase == SENDING:
+            self.deadline += now - self._upload_began
+            self.sent(now)
+
+    async def answer(self) -> ResponseHead:
+        """Waits for the final head. Raises UpstreamError, or the request body's BodyError."""
+        if self.head is None and self.failure is None:
+            self.waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self.waiter
+            finally:
+                self.waiter = None
+        self.check()
+        assert self.head is not None
+        self.phase = ANSWERED
+        self.due = inf
+        return self.head
+
+    def check(self) -> None:
+        """Raises what the call has failed with, if it has."""
+        if self.failure is not None:
+            raise self.failure
+
+    def content(self) -> bytes:
+        """Takes what has arrived of the body."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._buffered = 0
+        return content
+
+    def wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(False)
+
+    def expire(self, now: float) -> None:
+        """`due` has passed (see Pool.watch)."""
+        self.due = inf
+        if self.phase == ANSWERED:
+            self.fail(StreamCut("the upstream stopped sending"))
+            return
+        if now >= self.deadline or self.phase not in _EXPIRED:
+            reason, detail = "deadline", "the deadline passed before an answer"
+        else:
+            reason, detail = _EXPIRED[self.phase]
+        self.fail(UpstreamError(reason, detail, sent=self.phase >= SENDING))
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more will come of it. Before `answer` has returned, that raises `error`;
+        afterwards a reader gets what has arrived, then StreamCut."""
+        if self._ended or self.failure is not None:
+            return
+        self.failure = error
+        if self.phase == ANSWERED:
+            self.end()
+        else:
+            self._drop()
+        self.wake()
+
+    # ReplyStream.
+
+    async def read(self) -> bytes:
+        while not self._pieces:
+            if self.whole:
+                return b""
+            if self.failure is not None:
+                raise StreamCut(str(self.failure)) from self.failure
+            loop = asyncio.get_running_loop()
+            self.waiter = loop.create_future()
+            self.due = loop.time() + self._upstream.plan.read_timeout
+            try:
+                await self.waiter
+            finally:
+                self.waiter = None
+                self.due = inf
+        content = self.content()
+        if self._connection is not None:
+            self._connection.resume_reading()
+        return content
+
+    def close(self) -> None:
+        if not self._ended:
+            if self.failure is None:
+                self.failure = StreamCut("the answer was let go")
+            self.end()
+            self.wake()
+
+    def end(self) -> None:
+        """Gives back what the call holds. The connection is kept only after a whole answer."""
+        if self._ended:
+            return
+        self._ended = True
+        self._drop()
+        self._upstream.ended(self)
+
+    def _drop(self) -> None:
+        """Gives the connection up and stops the upload."""
+        if self.upload is not None:
+            self.upload.stop()
+            self.upload = None
+        connection = self._connection
+        if connection is not None:
+            self._connection = None
+            connection.call = None
+            connection.abort()
+
+    # The connection's side.
+
+    def feed(self, data: bytes) -> None:
+        """Takes bytes of the answer."""
+        self.heard = True
+        assert self._parser is not None
+        try:
+            events = self._parser.feed(data)
+        except (InvalidResponse, FramingError) as error:
+            self.fail(UpstreamError("invalid", error.detail, sent=True))
+            return
+        for event in events:
+            if type(event) is bytes:
+                self._pieces.append(event)
+                self._buffered += len(event)
+            else:
+                self._hear(event)  # type: ignore[arg-type]
+        if self._parser.done:
+            self._complete()
+        elif self._buffered > HIGH_WATER and self._connection is not None:
+            self._connection.pause_reading()
+        if self.head is not None:
+            self.wake()
+
+    def ended(self) -> bool:
+        """The upstream ended its half of the connection."""
+        if self._parser is not None and self._parser.eof():
+            self._complete()
+            self.wake()
+        else:
+            self.lost(None)
+        return False
+
+    def lost(self, error: Exception | None) -> None:
+        """The connection is gone."""
+        self.fail(UpstreamError("reset", "the upstream closed the connection", sent=True))
+
+    def _hear(self, head: ResponseHead) -> None:
+        if head.status == 100:
+            if self.upload is not None:
+                self.upload.go_ahead()
+        elif head.status < 200 and head.status != 101:
+            if self._request.inform is not None:
+                self._request.inform(head.status, forward_response_lines(head.lines))
+        else:
+            self.head = head
+            upload = self.upload
+            # An answer that refuses needs no more of the request (RFC 9110 §10.1.1). An early
+            # 2xx may depend on the rest, as an echo does: the upload goes on beside it.
+            if upload is not None and (upload.waiting or not 200 <= head.status < 300):
+                upload.stop()
+                self.upload = None
+                head.keep_alive = False
+
+    def _complete(self) -> None:
+        """The answer is whole: slot and connection are free at once, read or not."""
+        connection = self._connection
+        head = self.head
+        parser = self._parser
+        assert connection is not None
+        assert head is not None
+        assert parser is not None
+        if head.status == 101:
+            self._upgrade(connection, head, parser.rest)
+            return
+        self.whole = True
+        if head.keep_alive and self.upload is None and not parser.rest:
+            self._connection = None
+            self._upstream.pool.give(connection, head.keep_alive_timeout)
+        self.end()
+
+    def _upgrade(self, connection: Connection, head: ResponseHead, first: bytes) -> None:
+        """Hands the connection to a tunnel, which holds the call until it is closed."""
+        asked = self._request.upgrade
+        if asked is None or head.upgrade is None or "upgrade" not in head.options:
+            matches = False
+        else:
+            matches = head.upgrade.lower() == asked.lower()
+        if not matches:
+            self.fail(UpstreamError("invalid", "101 for another protocol", sent=True))
+            return
+        self.tunnel = UpstreamTunnel(self, connection, first)

@@ -1,0 +1,201 @@
+"""The upstream client: one request to one endpoint, over HTTP/1.1, and its answer.
+
+What goes out is rebuilt from parsed parts with one framing of our own; what comes back is parsed
+strictly (core/http1/response.py). The environment is not consulted: no proxies, no cookies, no
+decompression, no redirects. Nothing here decides about retries by policy; only a request that
+cannot have been seen is sent again by itself:
+- an idle connection that turns out closed before a byte was written is replaced, for any method;
+- one that closes without a byte of an answer is replaced once, for idempotent requests without
+  a body (RFC 9112 §9.3.1).
+"""
+
+import asyncio
+from typing import Final
+
+from proxy.core.message import Outgoing, Reply, UpstreamError
+from proxy.edge.upstream.balance import balance
+from proxy.edge.upstream.call import CONNECTING, Call
+from proxy.edge.upstream.connection import Connection
+from proxy.edge.upstream.pool import Pool
+from proxy.edge.upstream.upload import Upload
+from proxy.metrics import UpstreamTally
+from proxy.policy.snapshot import UpstreamPlan
+
+_IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
+_BODY_EXPECTED: Final = frozenset(("POST", "PUT", "PATCH"))
+
+
+class HttpUpstream:
+    """A named upstream. Implements `Upstream`; belongs to the event loop that first uses it.
+
+    Raises OSError (ssl.SSLError among them) where the plan's TLS files are of no use.
+    """
+
+    __slots__ = ("_balance", "_hosts", "_load", "_paths", "_tally", "name", "plan", "pool")
+
+    def __init__(self, plan: UpstreamPlan, tally: UpstreamTally) -> None:
+        self.name = plan.name
+        self.plan = plan
+        self.pool = Pool(plan)
+        self._tally = tally
+        self._balance = balance(plan.balance, [endpoint.weight for endpoint in plan.endpoints])
+        self._load = [0] * len(plan.endpoints)
+        self._paths = [endpoint.path for endpoint in plan.endpoints]
+        self._hosts = [endpoint.authority for endpoint in plan.endpoints]
+
+    async def send(self, request: Outgoing) -> Reply:
+        """See `Upstream.send`. Cancelling it closes the upstream connection, as does `close` of
+        the Reply's stream or tunnel before their end: whoever holds them must do one or the
+        other. Until its first wait it needs no task."""
+        now = asyncio.get_running_loop().time()
+        call = Call(self, request, now)
+        self._tally.in_flight += 1
+        self.pool.watch(call)
+        try:
+            if self.pool.enter():
+                call.slot = True
+            else:
+                await self._queue(call)
+            return await self._exchange(call, request, now)
+        except BaseException:
+            call.close()
+            raise
+
+    async def close(self) -> None:
+        """Closes every connection; requests in flight fail. Returns when the sockets are
+        closed."""
+        await self.pool.close()
+
+    def status(self) -> dict[str, object]:
+        """Requests in flight, connections idle and busy, requests waiting; per endpoint too."""
+        endpoints = [
+            {"endpoint": host, "in_flight": load}
+            for host, load in zip(self._hosts, self._load, strict=True)
+        ]
+        return {"in_flight": self._tally.in_flight, **self.pool.status(), "endpoints": endpoints}
+
+    def ended(self, call: Call) -> None:
+        """The call is over, to the end of its body."""
+        self.pool.forget(call)
+        self._tally.in_flight -= 1
+        if call.index >= 0:
+            self._load[call.index] -= 1
+        if call.slot:
+            call.slot = False
+            self.pool.leave()
+
+    async def _queue(self, call: Call) -> None:
+        try:
+            call.slot = await self.pool.queue(call)
+        finally:
+            call.waiter = None
+        call.check()
+
+    async def _exchange(self, call: Call, request: Outgoing, began: float) -> Reply:
+        index = call.index = self._balance.pick(self._load)
+        self._load[index] += 1
+        loop = asyncio.get_running_loop()
+        connection = self.pool.take(index, loop.time())
+        if connection is None:
+            connection = await self._connect(call)
+        self._write(call, connection, request)
+        try:
+            head = await call.answer()
+        except UpstreamError as error:
+            if not (
+                error.reason == "reset"
+                and connection.used
+                and not call.heard
+                and request.body is None
+                and request.method in _IDEMPOTENT
+            ):
+                raise
+            self._write(call, await self._connect(call), request)
+            head = await call.answer()
+        self._tally.duration.observe(loop.time() - began)
+        if call.whole:
+            return Reply(
+                head.status,
+                head.lines,
+                call.content(),
+                length=head.length,
+                origin=True,
+                reason=head.reason,
+            )
+        return Reply(
+            head.status,
+            head.lines,
+            stream=call if call.tunnel is None else None,
+            tunnel=call.tunnel,
+            length=head.length,
+            origin=True,
+            reason=head.reason,
+        )
+
+    async def _connect(self, call: Call) -> Connection:
+        """A new connection, unless the call's deadline comes first."""
+        call.phase = CONNECTING
+        call.due = call.deadline
+        call.failure = None
+        loop = asyncio.get_running_loop()
+        waiter = call.waiter = loop.create_future()
+
+        def connected(task: asyncio.Task[Connection]) -> None:
+            if not waiter.done():
+                waiter.set_result(True)
+
+        # A task of its own: it may time out though `send` is driven without one.
+        dialling = loop.create_task(self.pool.connect(call.index))
+        dialling.add_done_callback(connected)
+        try:
+            await waiter
+            call.check()
+            return dialling.result()
+        except BaseException:
+            dialling.add_done_callback(_unwanted)
+            dialling.cancel()
+            raise
+        finally:
+            call.waiter = None
+
+    def _write(self, call: Call, connection: Connection, request: Outgoing) -> None:
+        call.begin(connection)
+        body = request.body
+        now = asyncio.get_running_loop().time()
+        head = self._head(call.index, request)
+        if body is None:
+            call.sent(now)
+            connection.transport.write(head)
+        else:
+            call.sending(now)
+            call.upload = Upload(call, connection, body)
+            call.upload.start(head, expect=request.expect_continue)
+
+    def _head(self, index: int, request: Outgoing) -> bytes:
+        host = request.host if request.host is not None else self._hosts[index]
+        parts = [
+            f"{request.method} {self._paths[index]}{request.target} HTTP/1.1\r\nHost: {host}\r\n"
+        ]
+        parts += [f"{name}: {value}\r\n" for name, value in request.lines]
+        body = request.body
+        if body is not None:
+            length = body.length
+            parts.append(
+                "Transfer-Encoding: chunked\r\n"
+                if length is None
+                else f"Content-Length: {length}\r\n"
+            )
+            if request.expect_continue:
+                parts.append("Expect: 100-continue\r\n")
+        elif request.method in _BODY_EXPECTED:
+            parts.append("Content-Length: 0\r\n")
+        if request.upgrade is not None:
+            parts.append(f"Connection: Upgrade\r\nUpgrade: {request.upgrade}\r\n")
+        parts.append("\r\n")
+        return "".join(parts).encode("latin-1")
+
+
+def _unwanted(dialling: asyncio.Task[Connection]) -> None:
+    """Nobody waits for this connection any more; it may have come all the same."""
+    if not dialling.cancelled() and dialling.exception() is None:
+        dialling.result().abort()

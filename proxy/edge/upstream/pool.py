@@ -1,0 +1,268 @@
+"""An upstream's connections and the right to use one: slots, a queue, idle stacks, one clock.
+
+- A call holds one of `max_connections` slots from its start to the end of its answer's *body*.
+  Without a free slot it waits in line; the line has `queue` places.
+- Idle connections are stacked per endpoint, the last used on top. They leave after
+  `idle_timeout`, or one second before the upstream's own `Keep-Alive: timeout`.
+- Open connections never exceed `max_connections`: the idle one nearest its end makes room.
+- Deadlines cost no timer per call: one timer runs at the earliest moment anything can be due.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Collection
+from functools import partial
+from typing import Protocol
+
+from proxy.core.message import UpstreamError
+from proxy.edge.upstream.connection import Connection
+from proxy.edge.upstream.resolve import Addresses
+from proxy.edge.upstream.tls import client_context
+from proxy.policy.snapshot import UpstreamPlan
+
+# No more than this often does the clock look; timeouts are met within it.
+_TICK = 0.005
+
+
+class Timed(Protocol):
+    """A call as the clock sees it: when something about it is due, and what then."""
+
+    due: float
+    waiter: asyncio.Future[bool] | None
+
+    def expire(self, now: float) -> None: ...
+
+
+class Pool:
+    """The connections of one upstream. Belongs to the event loop that first uses it."""
+
+    def __init__(self, plan: UpstreamPlan) -> None:
+        self._plan = plan
+        self._context = (
+            client_context(plan.tls)
+            if any(endpoint.scheme == "https" for endpoint in plan.endpoints)
+            else None
+        )
+        self._addresses = [
+            Addresses(endpoint.host, plan.dns_refresh, partial(self._moved, index))
+            for index, endpoint in enumerate(plan.endpoints)
+        ]
+        self._idle: list[list[Connection]] = [[] for _ in plan.endpoints]
+        self._open: set[Connection] = set()
+        self._busy = 0
+        self._line: deque[asyncio.Future[bool]] = deque()
+        self._calls: set[Timed] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        # The shortest time after which something that begins now can be due.
+        self._shortest = min(
+            plan.response_timeout,
+            plan.read_timeout,
+            plan.deadline,
+            plan.queue_timeout,
+            plan.idle_timeout,
+        )
+        self._closed = False
+        self._empty: asyncio.Future[None] | None = None
+
+    # Calls and their clock.
+
+    def watch(self, call: Timed) -> None:
+        """Has `call.expire` called once `call.due` has passed, until `forget`."""
+        self._calls.add(call)
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            first = min(call.due, loop.time() + self._shortest)
+            self._timer = loop.call_at(first, self._tick)
+
+    def forget(self, call: Timed) -> None:
+        self._calls.discard(call)
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        earliest = now + self._shortest
+        for call in tuple(self._calls):
+            if call.due <= now:
+                call.expire(now)
+            elif call.due < earliest:
+                earliest = call.due
+        idle = False
+        for stack in self._idle:
+            for connection in tuple(stack):
+                if connection.expires <= now:
+                    stack.remove(connection)
+                    connection.abort()
+                else:
+                    idle = True
+                    earliest = min(earliest, connection.expires)
+        self._timer = (
+            loop.call_at(max(earliest, now + _TICK), self._tick) if idle or self._calls else None
+        )
+
+    # Slots.
+
+    def enter(self) -> bool:
+        """Takes a slot if one is free and nobody waits."""
+        if self._busy < self._plan.max_connections and not self._line:
+            self._busy += 1
+            return True
+        return False
+
+    async def queue(self, call: Timed) -> bool:
+        """Waits in line for a slot. False where the call gave `waiter` a result of its own first.
+
+        Raises UpstreamError(queue_full).
+        """
+        if len(self._line) >= self._plan.queue:
+            raise UpstreamError("queue_full", "every connection is in use", sent=False)
+        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        call.waiter = place
+        self._line.append(place)
+        try:
+            return await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.result():
+                self.leave()  # the slot came in the same moment
+            raise
+        finally:
+            if place in self._line:
+                self._line.remove(place)
+
+    def leave(self) -> None:
+        """Gives a slot back: to the first in line, if any."""
+        while self._line:
+            place = self._line.popleft()
+            if not place.done():
+                place.set_result(True)
+                return
+        self._busy -= 1
+
+    # Connections.
+
+    def take(self, index: int, now: float) -> Connection | None:
+        """An idle connection to the endpoint that can carry a request, the last used first."""
+        stack = self._idle[index]
+        while stack:
+            connection = stack.pop()
+            if connection.usable(now):
+                return connection
+            connection.abort()
+        return None
+
+    def give(self, connection: Connection, keep_alive_timeout: int | None) -> None:
+        """Takes back a connection whose answer has been read to its end."""
+        connection.call = None
+        idle = self._plan.idle_timeout
+        if keep_alive_timeout is not None:
+            idle = min(idle, keep_alive_timeout - 1)
+        if self._closed or idle <= 0 or connection.closed:
+            connection.abort()
+            return
+        connection.resume_reading()
+        connection.used = True
+        connection.expires = asyncio.get_running_loop().time() + idle
+        self._idle[connection.index].append(connection)
+
+    async def connect(self, index: int) -> Connection:
+        """A new connection to the endpoint, at the first of its addresses that accepts one.
+
+        Raises UpstreamError(connect_error).
+        """
+        endpoint = self._plan.endpoints[index]
+        if self._closed:
+            raise UpstreamError("connect_error", "the upstream is closed", sent=False)
+        if endpoint.socket is not None:
+            addresses: tuple[str, ...] = (endpoint.socket,)
+        else:
+            try:
+                async with asyncio.timeout(self._plan.connect_timeout):
+                    addresses = await self._addresses[index].candidates()
+            except OSError as error:  # TimeoutError is one
+                raise UpstreamError(
+                    "connect_error", f"{endpoint.host} cannot be resolved", sent=False
+                ) from error
+        for address in addresses:
+            self._make_room()
+            try:
+                async with asyncio.timeout(self._plan.connect_timeout):
+                    return await self._dial(index, address)
+            except OSError as error:  # ssl.SSLError and TimeoutError are among them
+                failure = error
+        raise UpstreamError(
+            "connect_error", f"{endpoint.authority} does not accept connections", sent=False
+        ) from failure
+
+    async def _dial(self, index: int, address: str) -> Connection:
+        loop = asyncio.get_running_loop()
+        endpoint = self._plan.endpoints[index]
+        secure: ssl.SSLContext | None = None
+        server_name: str | None = None
+        if endpoint.scheme == "https":
+            secure = self._context
+            server_name = self._plan.tls.server_name or endpoint.host
+
+        def build() -> Connection:
+            return Connection(self, index, address)
+
+        if endpoint.socket is not None:
+            _, connection = await loop.create_unix_connection(
+                build, address, ssl=secure, server_hostname=server_name
+            )
+        else:
+            _, connection = await loop.create_connection(
+                build, address, endpoint.port, ssl=secure, server_hostname=server_name
+            )
+        return connection
+
+    def _make_room(self) -> None:
+        """Closes idle connections until, with the one to be opened, the upstream's limit holds."""
+        while sum(map(len, self._idle)) + self._busy > self._plan.max_connections:
+            stacks = [stack for stack in self._idle if stack]
+            if not stacks:
+                return
+            stack = min(stacks, key=lambda stack: stack[0].expires)
+            stack.pop(0).abort()
+
+    def _moved(self, index: int, addresses: Collection[str]) -> None:
+        """The endpoint's name has new addresses: idle connections to old ones go."""
+        stack = self._idle[index]
+        for connection in tuple(stack):
+            if connection.address not in addresses:
+                stack.remove(connection)
+                connection.abort()
+
+    def opened(self, connection: Connection) -> None:
+        self._open.add(connection)
+        if self._closed:
+            connection.abort()
+
+    def lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        stack = self._idle[connection.index]
+        if connection.call is None and connection in stack:
+            stack.remove(connection)
+        if self._empty is not None and not self._open and not self._empty.done():
+            self._empty.set_result(None)
+
+    async def close(self) -> None:
+        """Closes every connection, also in use, and returns when all sockets are closed."""
+        self._closed = True
+        for addresses in self._addresses:
+            addresses.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._open:
+            self._empty = asyncio.get_running_loop().create_future()
+            for connection in tuple(self._open):
+                connection.abort()
+            await self._empty
+
+    def status(self) -> dict[str, int]:
+        """Connections idle and busy, and requests waiting for one."""
+        return {
+            "idle": sum(map(len, self._idle)),
+            "busy": self._busy,
+            "waiting": sum(not place.done() for place in self._line),
+        }
