@@ -13,6 +13,7 @@ Rules (RFC 9110 §7.6, and the project's own for what a stranger may claim):
 """
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Final, Protocol
 
 from proxy.core.fields import Fields, Lines
@@ -106,6 +107,7 @@ def without_claims(fields: Fields, trusted_headers: frozenset[str]) -> Fields:
     )
 
 
+@lru_cache(maxsize=64)  # nearly always keep-alive or close
 def connection_options(value: str | None) -> frozenset[str]:
     """The names that a Connection field lists, lower case."""
     if value is None:
@@ -198,13 +200,11 @@ def forward_response_lines(lines: Lines) -> Lines:
 
     Content-Length and Transfer-Encoding are left out: the body's framing is the edge's.
     """
-    names = [name.lower() for name, _ in lines]
     drop = _RESPONSE_DROP
-    if "connection" in names:
-        for name, (_, value) in zip(names, lines, strict=True):
-            if name == "connection":
-                drop = drop | connection_options(value)
-    return [line for name, line in zip(names, lines, strict=True) if name not in drop]
+    for name, value in lines:
+        if len(name) == 10 and name.lower() == "connection":
+            drop = drop | connection_options(value)
+    return [line for line in lines if line[0].lower() not in drop]
 
 
 def apply_edits(lines: Lines, remove: Collection[str], replace: Iterable[tuple[str, str]]) -> Lines:
