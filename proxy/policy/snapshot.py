@@ -203,7 +203,9 @@ class Snapshot:
     hash: str
     """Hex digest of the effective configuration."""
     files: tuple[Path, ...]
-    """Every file that was read: what the reloader watches."""
+    """Every file that was read: the gateway file, policy files, TLS files."""
+    content: str
+    """Hex digest of what stood in the files when they were read: what the reloader compares."""
     server: ServerPlan
     log: LogPlan
     admin: AdminPlan

@@ -1,0 +1,16 @@
+"""What concerns several values: references, collisions, combinations that cannot be meant.
+
+Every check notes what it finds and goes on. A field that could not be read is skipped (`has`):
+its error stands already.
+"""
+
+from proxy.policy.checks import limits, routes, server, upstreams
+from proxy.policy.draft import Draft
+
+
+def check_draft(draft: Draft) -> None:
+    """Notes every error and warning in the draft's documents."""
+    server.check(draft)
+    upstreams.check(draft)
+    limits.check(draft)
+    routes.check(draft)

@@ -1,0 +1,65 @@
+"""TLS files: there, readable, PEM, and a key that belongs to its certificate."""
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+from proxy.policy.draft import Draft, Part
+
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+_KEY_END = b"PRIVATE KEY-----"
+
+
+def check_pair(draft: Draft, part: Part[Any], cert: str, key: str) -> None:
+    """A certificate chain and its private key, under the part's `tls`."""
+    cert_path, key_path = draft.resolve(cert), draft.resolve(key)
+    sound = _holds(draft, part, cert_path, "cert", _CERTIFICATE, "certificate")
+    data = _read(draft, part, key_path, "key")
+    if data is None:
+        return
+    if _KEY_END not in data:
+        part.error(f"{key_path} holds no private key in PEM form", "tls", "key")
+        return
+    if b"ENCRYPTED" in data:
+        part.error(f"{key_path} is encrypted; the gateway has nobody to ask", "tls", "key")
+        return
+    if not sound:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_path, key_path)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            part.error(f"{key_path} does not belong to the certificate", "tls", "key")
+        else:
+            part.error(f"{cert_path} and its key cannot be used: {_reason(error)}", "tls", "cert")
+
+
+def check_authorities(draft: Draft, part: Part[Any], ca: str) -> None:
+    """A file of trusted authorities, under the part's `tls`."""
+    path = draft.resolve(ca)
+    if not _holds(draft, part, path, "ca", _CERTIFICATE, "certificate"):
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError as error:
+        part.error(f"{path} cannot be used: {_reason(error)}", "tls", "ca")
+
+
+def _holds(draft: Draft, part: Part[Any], path: Path, key: str, marker: bytes, what: str) -> bool:
+    data = _read(draft, part, path, key)
+    if data is not None and marker not in data:
+        part.error(f"{path} holds no {what} in PEM form", "tls", key)
+        return False
+    return data is not None
+
+
+def _read(draft: Draft, part: Part[Any], path: Path, key: str) -> bytes | None:
+    try:
+        return draft.sources.read(path)
+    except OSError as error:
+        part.error(f"{path} cannot be read: {error.strerror}", "tls", key)
+        return None
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return (error.reason or str(error)).replace("_", " ").lower()

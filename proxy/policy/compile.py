@@ -1,0 +1,223 @@
+"""Loaded YAML → one Snapshot: names resolved, patterns compiled, counters bound.
+
+Nothing here can fail for what the YAML says: `policy.load` has refused that. Live parts (the
+upstreams with their pools, the counters) come from a `Live`, which keeps them over reloads.
+"""
+
+import json
+from dataclasses import asdict, is_dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+from proxy.core.keys import KeyTemplate, WhenRule
+from proxy.core.matching import PathPattern, Rewrite, RouteMatch, RouteTable
+from proxy.core.message import Upstream
+from proxy.core.ratelimit import policy_item
+from proxy.metrics import Metrics
+from proxy.policy.draft import Draft
+from proxy.policy.load import Loaded, load
+from proxy.policy.models.leaves import Section
+from proxy.policy.models.limits import LimitSection, OverrideSection
+from proxy.policy.models.routes import HeaderEditsSection, RouteSection
+from proxy.policy.models.upstreams import UpstreamSection, UpstreamTlsSection
+from proxy.policy.snapshot import (
+    AdminPlan,
+    HeaderEdits,
+    LimitPlan,
+    LimitVariant,
+    LogPlan,
+    RoutePlan,
+    ServerPlan,
+    ServerTls,
+    Snapshot,
+    UpstreamPlan,
+    UpstreamTls,
+)
+from proxy.policy.terms import Terms, terms_of
+
+
+class Live(Protocol):
+    """What outlives a snapshot."""
+
+    @property
+    def metrics(self) -> Metrics: ...
+
+    def upstream(self, plan: UpstreamPlan) -> Upstream:
+        """The upstream for these settings: the one in use where they did not change."""
+
+
+def load_snapshot(path: Path, live: Live) -> tuple[Snapshot, list[str]]:
+    """Loads and compiles; the warnings as they print. Raises ConfigError. Reads files."""
+    loaded = load(path)
+    return compile_snapshot(loaded, live), [str(warning) for warning in loaded.warnings]
+
+
+def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
+    """The snapshot of a configuration without errors."""
+    draft = loaded.draft
+    upstream_plans = {
+        name: _upstream(draft, name, part.section) for name, part in draft.upstreams.items()
+    }
+    limits = {name: _limit(name, part.section, live) for name, part in draft.limits.items()}
+    upstreams = {name: live.upstream(plan) for name, plan in upstream_plans.items()}
+    routes: dict[str, RoutePlan] = {}
+    matches: list[tuple[RouteMatch, RoutePlan]] = []
+    for part in draft.routes:
+        route = part.section
+        plan = RoutePlan(
+            name=route.name,
+            upstream=upstreams[route.upstream],
+            host_header=upstream_plans[route.upstream].host_header,
+            limits=tuple(limits[name] for name in route.limits),
+            rewrite=_rewrite(route),
+            request_headers=_edits(route.request_headers),
+            response_headers=_edits(route.response_headers),
+            tally=live.metrics.route(route.name),
+        )
+        routes[route.name] = plan
+        matches.append((route.match.compile(), plan))
+    return Snapshot(
+        hash=config_hash(draft),
+        files=draft.sources.files,
+        content=draft.sources.digest,
+        server=_server(draft),
+        log=_log(draft),
+        admin=_admin(draft),
+        upstreams=upstream_plans,
+        limits=limits,
+        routes=routes,
+        table=RouteTable(matches),
+    )
+
+
+def _server(draft: Draft) -> ServerPlan:
+    server = draft.server.section
+    settings = {name: getattr(server, name) for name in type(server).model_fields}
+    networks = tuple(peer for peer in server.trusted_proxies if peer != "unix")
+    tls = None
+    if server.tls is not None:
+        tls = ServerTls(draft.resolve(server.tls.cert), draft.resolve(server.tls.key))
+    settings |= {
+        "tls": tls,
+        "trusted_proxies": networks,
+        "trust_unix": "unix" in server.trusted_proxies,
+        "trusted_headers": frozenset(name.lower() for name in server.trusted_headers),
+    }
+    return ServerPlan(**settings)
+
+
+def _log(draft: Draft) -> LogPlan:
+    log = draft.log.section
+    return LogPlan(log.level, log.format, log.access)
+
+
+def _admin(draft: Draft) -> AdminPlan:
+    admin = draft.admin.section
+    return AdminPlan(admin.listen, admin.token, frozenset(admin.hosts), admin.probes)
+
+
+def _upstream(draft: Draft, name: str, upstream: UpstreamSection) -> UpstreamPlan:
+    settings = {key: getattr(upstream, key) for key in type(upstream).model_fields}
+    settings |= {
+        "name": name,
+        "endpoints": tuple(replace(e.url, weight=e.weight) for e in upstream.endpoints),
+        "tls": _upstream_tls(draft, upstream.tls or UpstreamTlsSection()),
+    }
+    return UpstreamPlan(**settings)
+
+
+def _upstream_tls(draft: Draft, tls: UpstreamTlsSection) -> UpstreamTls:
+    ca, cert, key = (
+        None if path is None else draft.resolve(path) for path in (tls.ca, tls.cert, tls.key)
+    )
+    return UpstreamTls(ca, cert, key, tls.server_name, tls.verify)
+
+
+def _rewrite(route: RouteSection) -> Rewrite | None:
+    if route.rewrite is not None:
+        return Rewrite.template(route.rewrite, route.match.path)
+    return None if route.strip_prefix is None else Rewrite.strip(route.strip_prefix)
+
+
+def _edits(edits: HeaderEditsSection | None) -> HeaderEdits | None:
+    if edits is None or not (edits.set or edits.remove):
+        return None
+    # YAML is UTF-8; on the wire a field value is its bytes, one character per byte.
+    values = tuple((name, text.encode().decode("latin-1")) for name, text in edits.set.items())
+    return HeaderEdits(values, frozenset(name.lower() for name in edits.remove))
+
+
+def _limit(name: str, limit: LimitSection, live: Live) -> LimitPlan:
+    base = terms_of(limit)
+    assert base is not None
+    overrides = []
+    for override in limit.overrides:
+        terms = terms_of(limit, override)
+        variant = None if terms is None else _variant(name, limit, terms, override)
+        overrides.append((WhenRule.parse(override.when), variant))
+    return LimitPlan(
+        name=name,
+        algorithm=limit.algorithm,
+        key=KeyTemplate.parse(limit.key),
+        charge=limit.charge,
+        base=_variant(name, limit, base, None),
+        overrides=tuple(overrides),
+        tally=live.metrics.limit(name),
+    )
+
+
+def _variant(
+    name: str, limit: LimitSection, terms: Terms, override: OverrideSection | None
+) -> LimitVariant:
+    params = terms.compile()
+    quota = terms.algorithm.quota(params)
+    condition = {key: sorted(values) for key, values in override.when.items()} if override else None
+    period = "month" if terms.rate.monthly else terms.rate.period
+    # An override is known by its condition, not its place: moving it keeps its state.
+    space = json.dumps(
+        [name, condition, limit.algorithm, limit.key, period], sort_keys=True, ensure_ascii=True
+    )
+    fixed = isinstance(terms.cost, int)
+    return LimitVariant(
+        limit=name,
+        space=space,
+        algorithm=terms.algorithm,
+        params=params,
+        capacity=terms.algorithm.capacity(params),
+        quota=quota.q,
+        window=quota.w,
+        policy_item=policy_item(name, quota),
+        cost=terms.cost if isinstance(terms.cost, int) else None,
+        cost_header=None if fixed else str(terms.cost),
+        shadow=terms.mode == "shadow",
+    )
+
+
+def config_hash(draft: Draft) -> str:
+    """Hex digest of the effective configuration: defaults and variables filled in, wherever it
+    was written. Without the admin token, which nobody should be able to try out on it."""
+    effective = {
+        "server": _plain(draft.server.section),
+        "log": _plain(draft.log.section),
+        "admin": _plain(draft.admin.section) | {"token": None},
+        "store": _plain(draft.store.section),
+        "upstreams": {name: _plain(part.section) for name, part in draft.upstreams.items()},
+        "routes": [_plain(part.section) for part in draft.routes],
+        "limits": {name: _plain(part.section) for name, part in draft.limits.items()},
+    }
+    return sha256(json.dumps(effective, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, dict):
+        return {str(key): _plain(held) for key, held in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(held) for held in value]
+    if isinstance(value, PathPattern):
+        return value.text
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)

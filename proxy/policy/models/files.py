@@ -1,0 +1,39 @@
+"""The two kinds of file: what may stand at the top of each."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from proxy.policy.models.leaves import FilePath, OneOrMany, Section
+from proxy.policy.models.limits import LimitSection
+from proxy.policy.models.routes import RouteSection
+from proxy.policy.models.server import AdminSection, LogSection, ServerSection, StoreSection
+from proxy.policy.models.upstreams import UpstreamSection
+
+
+class GatewayFile(Section):
+    """The gateway file: listeners, upstreams and routes."""
+
+    server: ServerSection = ServerSection()
+    """The data port."""
+    log: LogSection = LogSection()
+    """Logging."""
+    admin: AdminSection = AdminSection()
+    """The admin API."""
+    store: StoreSection = StoreSection()
+    """Where limits count."""
+    policies: Annotated[list[FilePath], OneOrMany()] = Field(
+        default_factory=lambda: ["../policies"]
+    )
+    """A folder or a list of files with policies, relative to this file."""
+    upstreams: dict[str, UpstreamSection] = Field(default_factory=dict)
+    """Upstreams by name."""
+    routes: list[RouteSection] = Field(default_factory=list)
+    """Routes; the first that matches wins."""
+
+
+class PolicyFile(Section):
+    """A policy file: named limits. A name is defined once over all files."""
+
+    limits: dict[str, LimitSection] = Field(default_factory=dict)
+    """Limits by name."""
