@@ -30,15 +30,6 @@ class CostError(Exception):
     """A trusted cost header that cannot be charged; the sentence is for the caller."""
 
 
-class Standing(NamedTuple):
-    """Where one key of a limit stands, with nothing charged. Times are microseconds from now."""
-
-    remaining: int
-    reset: int
-    retry_after: int
-    """Until a request of cost 1 could pass; 0 where it could now."""
-
-
 class Preview(NamedTuple):
     """What a limit would say to a request."""
 
@@ -145,13 +136,6 @@ def _shadow_denied(ex: Exchange, plan: LimitPlan) -> None:
     plan.tally.shadow_denied += 1
     ex.shadow_denied += (plan.name,)
     log.info("shadow_denied: the limit %s would have refused a request", plan.name)
-
-
-async def standing(variant: LimitVariant, key: bytes, store: LimitStore) -> Standing:
-    """Where a key of a limit stands; charges nothing."""
-    now = await store.peek(Charge(variant, key, 0, variant.shadow))
-    one = await store.peek(Charge(variant, key, 1, variant.shadow))
-    return Standing(now.remaining, now.reset, one.retry_after)
 
 
 async def preview(ex: Exchange, store: LimitStore) -> list[Preview]:

@@ -24,9 +24,9 @@ _DAYS_IN_400_YEARS = 146_097
 def month_end(now: int) -> int:
     """When the UTC calendar month that holds `now` ends (both µs since the epoch)."""
     day = now // DAY + _MARCH_0000
-    # The mean year of 365.2425 days hits the year or the one after it.
-    year = day * 400 // _DAYS_IN_400_YEARS
-    if _first_day(year) > day:
+    # Years of the mean length are at most one or two ahead of the real ones.
+    year = day * 400 // _DAYS_IN_400_YEARS + 1
+    while _first_day(year) > day:
         year -= 1
     month = (5 * (day - _first_day(year)) + 2) // 153  # 0 is March; five months have 153 days
     if month == 11:

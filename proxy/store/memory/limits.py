@@ -24,6 +24,7 @@ from proxy.store.ports import Charge
 
 OVERFLOW = b""
 """The key of a space's overflow bucket; real keys have 16 bytes."""
+_UNASKED = Decision(True, 0, 0, 0, 0)
 _STEPS = 2  # looks at due keys per charge: more than it can file, so no backlog grows
 _SEARCH = 16  # looks for an idle key when the store is full
 _FINEST = 20  # the narrowest bucket of the wheel is 2^20 µs, about a second
@@ -162,7 +163,7 @@ class MemoryLimits:
         return decision
 
     def _decide_all(self, charges: Sequence[Charge], now: int) -> list[Decision]:
-        decisions: list[Decision | None] = [None] * len(charges)
+        decisions = [_UNASKED] * len(charges)
         staged: dict[tuple[str, bytes], tuple[_Space, State]] = {}
         slots: list[bytes] = [OVERFLOW] * len(charges)
         refused = False
@@ -190,12 +191,12 @@ class MemoryLimits:
             return self._uncharged(charges, decisions, slots, now)
         for (_, slot), (space, state) in staged.items():
             self._commit(space, slot, state, now)
-        return [decision for decision in decisions if decision is not None]
+        return decisions
 
     def _uncharged(
         self,
         charges: Sequence[Charge],
-        decisions: Sequence[Decision | None],
+        decisions: Sequence[Decision],
         slots: Sequence[bytes],
         now: int,
     ) -> list[Decision]:
@@ -203,7 +204,7 @@ class MemoryLimits:
         charged, and says so."""
         answers = []
         for charge, decision, slot in zip(charges, decisions, slots, strict=True):
-            if decision is None or decision.allowed:
+            if decision.allowed:
                 variant = charge.variant
                 state = self._space(variant).states.get(slot)
                 decision = variant.algorithm.step(state, variant.params, now, 0)[1]
@@ -225,12 +226,13 @@ class MemoryLimits:
             return key
         if len(space.states) < self._reserve:
             return key
-        for candidate in (space, *self._spaces.values()):
-            if candidate is space or candidate.due(now):
-                self._count -= candidate.sweep(now, _SEARCH, fresh + 1)
-                if self._count + fresh < self._max_keys:
-                    return key
-        return OVERFLOW
+        self._count -= space.sweep(now, _SEARCH, fresh + 1)
+        for other in self._spaces.values():
+            if self._count + fresh < self._max_keys:
+                return key
+            if other is not space and other.due(now):
+                self._count -= other.sweep(now, _SEARCH, fresh + 1)
+        return key if self._count + fresh < self._max_keys else OVERFLOW
 
     def _commit(self, space: _Space, slot: bytes, state: State, now: int) -> None:
         if space.put(slot, state, now):

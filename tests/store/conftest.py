@@ -1,0 +1,78 @@
+"""Every LimitStore under the same suite: a store, a clock to turn, and limits to ask for."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from proxy.core.limits import ALGORITHMS
+from proxy.core.limits.decision import Rate
+from proxy.core.ratelimit import policy_item
+from proxy.metrics import Metrics
+from proxy.policy.snapshot import LimitVariant
+from proxy.store.memory.limits import MemoryLimits
+from proxy.store.ports import Charge
+
+SECOND = 1_000_000
+
+
+class Clock:
+    """Microseconds since the epoch, turned by hand."""
+
+    def __init__(self):
+        self.now = 1_750_000_000 * SECOND
+
+    def __call__(self):
+        return self.now
+
+    def turn(self, seconds):
+        self.now += round(seconds * SECOND)
+
+
+def limit(algorithm, amount, period=SECOND, burst=None, *, name="a", shadow=False):
+    """A LimitVariant without a route around it."""
+    cls = ALGORITHMS[algorithm]
+    params = cls.compile(Rate(amount, period), burst)
+    quota = cls.quota(params)
+    return LimitVariant(
+        limit=name,
+        space=f"{name}/{algorithm}/{period}",
+        algorithm=cls,
+        params=params,
+        capacity=cls.capacity(params),
+        quota=quota.q,
+        window=quota.w,
+        policy_item=policy_item(name, quota),
+        cost=1,
+        cost_header=None,
+        shadow=shadow,
+    )
+
+
+def key(value):
+    return value.to_bytes(16, "big")
+
+
+def charge(variant, value=1, cost=1):
+    return Charge(variant, key(value), cost, variant.shadow)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+@pytest.fixture(params=["memory"])
+def limit_store(request, clock, metrics):
+    """Each store in turn; a store that counts elsewhere takes its time from `clock` too."""
+    return {"memory": lambda: MemoryLimits(clock, metrics)}[request.param]()
+
+
+@pytest.fixture
+def make():
+    """The helpers above, for test modules."""
+    return SimpleNamespace(limit=limit, key=key, charge=charge)
