@@ -1,0 +1,203 @@
+"""Explain: what would happen to a request, without sending or counting anything.
+
+The same head parser and the same stages look at it as at a real request. The answer has the
+contract's members; where the gateway would answer by itself (no route, a method that is not
+allowed, a bad request) a further member `answer` says with what status and why.
+
+Keys are shown part by part. What a header, a query parameter or a cookie says may be a credential,
+so of those only a short hash is shown: enough to see whether two requests share a key.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from proxy.core.fields import Fields
+from proxy.core.http1.request import HeadError, RequestHead, parse_request_head
+from proxy.core.message import Outgoing, Reply, UpstreamError
+from proxy.core.problems import problem
+from proxy.exchange import Exchange
+from proxy.metrics import Metrics
+from proxy.policy.compile import load_snapshot
+from proxy.policy.problem import ConfigError
+from proxy.policy.snapshot import RoutePlan, Snapshot, UpstreamPlan
+from proxy.stages import identity, limits, route
+from proxy.stages.upstream import outgoing
+from proxy.store.ports import LimitStore
+
+Headers = Sequence[tuple[str, str]]
+
+
+async def explain(
+    snapshot: Snapshot,
+    method: str,
+    target: str,
+    headers: Headers,
+    ip: str,
+    store: LimitStore | None,
+) -> dict[str, Any]:
+    """`{route, upstream_url, client_ip, limits, cache, breaker, idempotency}`, and `answer`
+    where the gateway would answer itself.
+
+    Texts are wire text. `ip` is the peer's address, or "unix"; a trusted peer's chain is read. A
+    request without Host asks for localhost. Of an upstream with several endpoints the URL names
+    the first. Without a `store` the limits' `allowed` and `remaining` are None.
+    """
+    said: dict[str, Any] = {
+        "route": None,
+        "upstream_url": None,
+        "client_ip": ip,
+        "limits": [],
+        "cache": None,
+        "breaker": None,
+        "idempotency": None,
+    }
+    try:
+        head = _head(snapshot, method, target, headers)
+    except HeadError as refused:
+        return said | {"answer": _answer(problem(refused.problem, refused.detail))}
+    ex = _exchange(snapshot, head, ip)
+    reply = identity.resolve(ex) or route.find(ex)
+    said["client_ip"] = ex.client_ip
+    if reply is not None:
+        return said | {"answer": _answer(reply)}
+    assert ex.route is not None
+    said["route"] = ex.route.name
+    said["upstream_url"] = _url(snapshot.upstreams[ex.route.upstream.name], outgoing(ex).target)
+    try:
+        said["limits"] = await _limits(ex, ex.route, store)
+    except limits.CostError as refused:
+        return said | {"answer": _answer(problem("bad-request", str(refused)))}
+    return said
+
+
+def _head(snapshot: Snapshot, method: str, target: str, headers: Headers) -> RequestHead:
+    lines = list(headers)
+    if not any(name.lower() == "host" for name, _ in lines):
+        lines.insert(0, ("Host", "localhost"))
+    text = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{n}: {v}\r\n" for n, v in lines)
+    server = snapshot.server
+    return parse_request_head(text.encode("latin-1"), server.max_headers, server.max_target_bytes)
+
+
+def _exchange(snapshot: Snapshot, head: RequestHead, ip: str) -> Exchange:
+    scheme = "http" if snapshot.server.tls is None else "https"
+    return Exchange(
+        snapshot,
+        head.method,
+        head.target,
+        head.version,
+        head.fields,
+        authority=head.authority,
+        scheme=scheme,
+        peer=ip,
+    )
+
+
+def _answer(reply: Reply) -> dict[str, Any]:
+    said: dict[str, Any] = {"status": reply.status}
+    if reply.body:
+        said["detail"] = json.loads(reply.body)["detail"]
+    allow = Fields(reply.fields).get("allow")
+    return said if allow is None else said | {"allow": allow}
+
+
+def _url(plan: UpstreamPlan, target: str) -> str:
+    endpoint = plan.endpoints[0]
+    if endpoint.socket is not None:
+        return f"{endpoint.scheme}+unix://{endpoint.socket}:{endpoint.path}{target}"
+    return f"{endpoint.scheme}://{endpoint.authority}{endpoint.path}{target}"
+
+
+async def _limits(ex: Exchange, plan: RoutePlan, store: LimitStore | None) -> list[dict[str, Any]]:
+    keys = {limit.name: limit.key.shown(ex) for limit in plan.limits}
+    if store is None:
+        asked = [(limit.name, limits.choose(limit, ex)) for limit in plan.limits]
+        return [
+            _limit(name, keys[name], variant.algorithm.name, None, None)
+            for name, variant in asked
+            if variant is not None
+        ]
+    return [
+        _limit(p.name, keys[p.name], p.algorithm, p.allowed, p.remaining)
+        for p in await limits.preview(ex, store)
+    ]
+
+
+def _limit(
+    name: str, key: str, algorithm: str, allowed: bool | None, remaining: int | None
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "key": key,
+        "algorithm": algorithm,
+        "allowed": allowed,
+        "remaining": remaining,
+    }
+
+
+def render(said: dict[str, Any]) -> str:
+    """An explanation for a person, a fact per line."""
+    lines = [f"client    {said['client_ip']}"]
+    if said["route"] is None:
+        lines.append("route     none")
+    else:
+        lines += [f"route     {said['route']}", f"upstream  {said['upstream_url']}"]
+    for limit in said["limits"]:
+        stands = f"limit     {limit['name']}: {limit['algorithm']} by {limit['key']}"
+        if limit["allowed"] is not None:
+            would = "would pass" if limit["allowed"] else "would be refused"
+            stands += f"; {would}, {limit['remaining']} left"
+        lines.append(stands)
+    if (answer := said.get("answer")) is not None:
+        detail = f": {answer['detail']}" if "detail" in answer else ""
+        allow = f" Allow: {answer['allow']}" if "allow" in answer else ""
+        lines.append(f"answer    {answer['status']}{detail}{allow}")
+    return "\n".join(lines)
+
+
+class _Idle:
+    """Stands for the live upstreams of a gateway that does not run: a name, never a connection."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def send(self, request: Outgoing) -> Reply:
+        raise UpstreamError("no_endpoint", "this configuration was only read", sent=False)
+
+
+class _NotRunning:
+    """What a snapshot binds to where nothing runs."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+
+    def upstream(self, plan: UpstreamPlan) -> _Idle:
+        return _Idle(plan.name)
+
+
+def explain_command(
+    path: Path, as_json: bool, method: str, target: str, headers: Headers, ip: str
+) -> int:
+    """`sluicegate explain`: prints the explanation. 0, 1 where no route matches, 2 where the
+    configuration is bad. It asks no store, so it does not say what is left."""
+    try:
+        snapshot, _ = load_snapshot(path, _NotRunning())
+    except ConfigError as bad:
+        print("\n".join(map(str, bad.problems)))
+        return 2
+    wire = [(_wire(name), _wire(value)) for name, value in headers]
+    said = asyncio.run(explain(snapshot, _wire(method), _wire(target), wire, ip, None))
+    print(json.dumps(said, indent=2) if as_json else render(said))
+    if said["route"] is None:
+        print("explain: no route matches", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _wire(text: str) -> str:
+    """What a terminal gives as what a client sends: its bytes, one character each."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")

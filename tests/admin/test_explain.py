@@ -1,0 +1,256 @@
+"""Explain: the whole way from YAML to what is said of a request, with nothing sent or counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.admin.explain import explain, explain_command, render
+from proxy.cli import main
+from proxy.core.message import Outgoing, Reply
+from proxy.metrics import Metrics
+from proxy.policy.compile import load_snapshot
+from proxy.policy.snapshot import Snapshot, UpstreamPlan
+from proxy.store.memory.limits import MemoryLimits
+from proxy.store.ports import Charge
+
+GATEWAY = """
+server:
+  trusted_proxies: [10.0.0.0/8]
+  trusted_headers: [X-Plan, X-Cost]
+policies: [limits.yaml]
+upstreams:
+  users:
+    endpoints: ["http://127.0.0.1:9001/base", "http://127.0.0.1:9002"]
+  socket:
+    endpoints: ["http+unix:///run/app.sock"]
+routes:
+  - name: users-read
+    match: {path: "/api/users/{id}", methods: [GET]}
+    upstream: users
+    rewrite: "/v2/users/{id}"
+    limits: [per-key, costly, whole-service]
+  - name: local
+    match: {path: "/local/{rest:path}"}
+    upstream: socket
+    strip_prefix: /local
+"""
+
+LIMITS = """
+limits:
+  per-key:
+    algorithm: token_bucket
+    rate: 2/h
+    key: ["header:X-Api-Key|ip", path.id]
+    overrides:
+      - when: {"header:X-Plan": gold}
+        rate: unlimited
+  costly:
+    algorithm: fixed_window
+    rate: 10/h
+    key: [global]
+    cost: header:X-Cost
+  whole-service:
+    algorithm: fixed_window
+    rate: 100/h
+    key: [route, "cookie:s"]
+"""
+
+
+class Unsent:
+    """An upstream that must not be asked."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def send(self, request: Outgoing) -> Reply:
+        raise AssertionError("explaining a request must not send it")
+
+
+class Live:
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+
+    def upstream(self, plan: UpstreamPlan) -> Unsent:
+        return Unsent(plan.name)
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Path:
+    (tmp_path / "limits.yaml").write_text(LIMITS)
+    (tmp_path / "gateway.yaml").write_text(GATEWAY)
+    return tmp_path / "gateway.yaml"
+
+
+@pytest.fixture
+def snapshot(gateway: Path) -> Snapshot:
+    return load_snapshot(gateway, Live())[0]
+
+
+@pytest.fixture
+def store() -> MemoryLimits:
+    return MemoryLimits(lambda: 1_000_000_000_000_000, Metrics())
+
+
+async def ask(
+    snapshot: Snapshot, store: MemoryLimits | None, target: str = "/api/users/7?x=1", **facts: Any
+) -> dict[str, Any]:
+    headers = facts.get("headers", [])
+    return await explain(
+        snapshot, facts.get("method", "GET"), target, headers, facts.get("ip", "192.0.2.1"), store
+    )
+
+
+async def test_has_exactly_the_members_of_the_contract(
+    snapshot: Snapshot, store: MemoryLimits
+) -> None:
+    assert await ask(snapshot, store) == {
+        "route": "users-read",
+        "upstream_url": "http://127.0.0.1:9001/base/v2/users/7?x=1",
+        "client_ip": "192.0.2.1",
+        "limits": [
+            {
+                "name": "per-key",
+                "key": "ip=192.0.2.1, path.id=7",
+                "algorithm": "token_bucket",
+                "allowed": True,
+                "remaining": 2,
+            },
+            {
+                "name": "costly",
+                "key": "global",
+                "algorithm": "fixed_window",
+                "allowed": True,
+                "remaining": 10,
+            },
+            {
+                "name": "whole-service",
+                "key": "route=users-read, cookie:s=(absent)",
+                "algorithm": "fixed_window",
+                "allowed": True,
+                "remaining": 100,
+            },
+        ],
+        "cache": None,
+        "breaker": None,
+        "idempotency": None,
+    }
+
+
+async def test_counts_nothing(snapshot: Snapshot, store: MemoryLimits) -> None:
+    first = await ask(snapshot, store)
+    assert [await ask(snapshot, store) for _ in range(5)] == [first] * 5
+    assert len(store) == 0
+
+
+async def test_says_what_is_left(snapshot: Snapshot, store: MemoryLimits) -> None:
+    plan = snapshot.limits["per-key"]
+    key = plan.key.digest_values(["192.0.2.1", "7"])
+    await store.admit([Charge(plan.base, key, 2, False)])
+    said = (await ask(snapshot, store))["limits"][0]
+    assert (said["allowed"], said["remaining"]) == (False, 0)
+
+
+async def test_without_a_store_says_nothing_of_what_is_left(snapshot: Snapshot) -> None:
+    for limit in (await ask(snapshot, None))["limits"]:
+        assert limit["allowed"] is None
+        assert limit["remaining"] is None
+
+
+async def test_shows_no_credential(snapshot: Snapshot, store: MemoryLimits) -> None:
+    headers = [("X-Api-Key", "secret-1"), ("Cookie", "s=secret-2")]
+    said = await ask(snapshot, store, headers=headers)
+    assert "secret" not in json.dumps(said)
+    assert said["limits"][0]["key"].startswith("header:X-Api-Key=#")
+    assert said == await ask(snapshot, store, headers=headers)
+    others = await ask(snapshot, store, headers=[("X-Api-Key", "secret-3")])
+    assert others["limits"][0]["key"] != said["limits"][0]["key"]
+
+
+async def test_believes_whom_the_gateway_believes(snapshot: Snapshot, store: MemoryLimits) -> None:
+    headers = [("X-Forwarded-For", "203.0.113.9"), ("X-Plan", "gold")]
+    proxied = await ask(snapshot, store, headers=headers, ip="10.0.0.1")
+    assert proxied["client_ip"] == "203.0.113.9"
+    assert [limit["name"] for limit in proxied["limits"]] == ["costly", "whole-service"]
+    stranger = await ask(snapshot, store, headers=headers)
+    assert stranger["client_ip"] == "192.0.2.1"
+    assert len(stranger["limits"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("rule", "target", "url"),
+    [
+        ("strip_prefix", "/local/a//b?q", "http+unix:///run/app.sock:/a//b?q"),
+        ("raw captures", "/api/users/%37", "http://127.0.0.1:9001/base/v2/users/%37"),
+        ("an absolute target", "http://a.example/local/x", "http+unix:///run/app.sock:/x"),
+    ],
+)
+async def test_upstream_url(snapshot: Snapshot, rule: str, target: str, url: str) -> None:
+    assert (await ask(snapshot, None, target))["upstream_url"] == url
+
+
+@pytest.mark.parametrize(
+    ("rule", "method", "target", "headers", "status"),
+    [
+        ("no route", "GET", "/nowhere", [], 404),
+        ("a method that is not allowed", "POST", "/api/users/7", [], 405),
+        ("a traversal", "GET", "/local/%2e%2e/x", [], 400),
+        ("no path", "GET", "local", [], 400),
+        ("a broken Host", "GET", "/local/", [("Host", "a@evil")], 400),
+        ("a loop", "GET", "/local/", [("Via", "1.1 sluicegate")] * 8, 508),
+        ("a header that no request can carry", "GET", "/local/", [("A B", "1")], 400),
+    ],
+)
+async def test_answers_of_the_gateway_itself(
+    snapshot: Snapshot,
+    rule: str,
+    method: str,
+    target: str,
+    headers: list[tuple[str, str]],
+    status: int,
+) -> None:
+    said = await ask(snapshot, None, target, method=method, headers=headers)
+    assert said["route"] is None
+    assert said["upstream_url"] is None
+    assert said["answer"]["status"] == status
+    assert said["answer"]["detail"]
+
+
+async def test_a_cost_that_cannot_be(snapshot: Snapshot, store: MemoryLimits) -> None:
+    said = await ask(snapshot, store, headers=[("X-Cost", "11")], ip="10.0.0.1")
+    assert said["route"] == "users-read"
+    assert said["answer"]["status"] == 400
+
+
+async def test_renders_for_a_person(snapshot: Snapshot, store: MemoryLimits) -> None:
+    lines = render(await ask(snapshot, store)).splitlines()
+    assert lines[:4] == [
+        "client    192.0.2.1",
+        "route     users-read",
+        "upstream  http://127.0.0.1:9001/base/v2/users/7?x=1",
+        "limit     per-key: token_bucket by ip=192.0.2.1, path.id=7; would pass, 2 left",
+    ]
+    refused = render(await ask(snapshot, store, method="POST"))
+    assert "answer    405: POST is not allowed here. Allow: GET, HEAD" in refused
+
+
+def test_the_command(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["explain", "-c", str(gateway), "GET", "/local/x", "-H", "X-A: b", "--ip", "::1"]
+    assert main(command) == 0
+    assert "route     local" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["client_ip"] == "::1"
+
+
+def test_the_command_without_a_route(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain_command(gateway, True, "GET", "/nowhere", [], "127.0.0.1") == 1
+    assert json.loads(capsys.readouterr().out)["answer"]["status"] == 404
+
+
+def test_the_command_with_a_bad_configuration(
+    gateway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.write_text(GATEWAY + "nonsense: 1\n")
+    assert explain_command(gateway, False, "GET", "/", [], "127.0.0.1") == 2
+    assert "nonsense" in capsys.readouterr().out
