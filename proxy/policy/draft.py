@@ -121,9 +121,9 @@ def _sentence(found: ErrorDetails, model: type[Section]) -> str:
             about = owner.model_fields.get(str(inner[-1])) if owner else None
             return _missing(about.description if about else None)
         case "list_type":
-            return f"must be a list, not {_what(found['input'])}{_as_list(found['input'])}"
+            return f"must be a list, not {describe(found['input'])}{_as_list(found['input'])}"
         case "dict_type" | "model_type" | "model_attributes_type":
-            return f"must be a map of keys, not {_what(found['input'])}"
+            return f"must be a map of keys, not {describe(found['input'])}"
     raise AssertionError(f"no words for {found['type']}")
 
 
@@ -141,7 +141,8 @@ def _missing(description: str | None) -> str:
     return f"is missing: {text[0].lower()}{text[1:]}"
 
 
-def _what(value: object) -> str:
+def describe(value: object) -> str:
+    """What stands there, for a sentence."""
     if isinstance(value, Scalar):
         return f'"{value.text}"' if len(value.text) < 60 else "text"
     return "a list" if isinstance(value, list) else "a map"

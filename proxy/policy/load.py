@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from proxy.policy.checks import check_draft
-from proxy.policy.draft import Draft, Part, build, unknown_key
+from proxy.policy.draft import Draft, Part, build, describe, unknown_key
 from proxy.policy.models.files import GatewayFile, PolicyFile
 from proxy.policy.models.leaves import Section, name
 from proxy.policy.models.limits import LimitSection
@@ -100,14 +100,14 @@ def _refuse_unknown(
         if key not in model.model_fields:
             message = unknown_key(key, model)
             if key in other.model_fields:
-                message = f"unknown key; {key} belongs in {place}"
+                message = f"unknown key here: it belongs in {place}"
             document.add((key,), message, key=True)
 
 
 def _map(document: Document, loc: Loc, value: Tree | None) -> dict[str, Tree]:
     if isinstance(value, dict) or value is None:
         return value or {}
-    document.add(loc, "must be a map of keys")
+    document.add(loc, f"must be a map of keys, not {describe(value)}")
     return {}
 
 

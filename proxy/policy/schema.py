@@ -23,55 +23,45 @@ def schema(which: str) -> str:
 def schema_document(which: str) -> dict[str, Any]:
     """The schema as a document."""
     models: dict[str, type[Section]] = {"gateway": GatewayFile, "policies": PolicyFile}
-    made = models[which].model_json_schema()
-    document = {
-        "$schema": DIALECT,
-        "title": f"Sluicegate {'gateway' if which == 'gateway' else 'policy'} file",
-        **{key: _finish(value) for key, value in made.items() if key != "title"},
-    }
-    document.setdefault("$defs", {})["Variable"] = {
+    made = _finish(models[which].model_json_schema())
+    kind = "gateway" if which == "gateway" else "policy"
+    made.setdefault("$defs", {})["Variable"] = {
         "description": "A text with environment variables: ${NAME} or ${NAME:-default}.",
         "type": "string",
         "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^{}]*)?\}",
     }
-    return document
+    return {"$schema": DIALECT, "title": f"Sluicegate {kind} file", **made}
 
 
 def _finish(node: Any) -> Any:
+    """Pydantic's schema with our leaves opened for variables and for nothing at all."""
     if isinstance(node, list):
         return [_finish(item) for item in node]
     if not isinstance(node, dict):
         return node
+    done = {key: _finish(value) for key, value in node.items() if key not in (LEAF, "title")}
     if node.get(LEAF):
-        return _leaf(node)
-    done = {key: _finish(value) for key, value in node.items() if key != "propertyNames"}
+        return _choose(done, {"$ref": _VARIABLE})
+    if isinstance(node.get("properties"), dict):
+        required = node.get("required", ())
+        for name, value in done["properties"].items():
+            if name not in required:
+                done["properties"][name] = _choose(value, {"type": "null"})
     if "propertyNames" in node:
         done["propertyNames"] = {k: v for k, v in node["propertyNames"].items() if k != LEAF}
-    if isinstance(node.get("properties"), dict):
-        required = node.get("required", [])
-        done["properties"] = {
-            name: value if name in required else _or_null(value)
-            for name, value in done["properties"].items()
-        }
-        done.pop("title", None)
-    if done.get("default", 0) is None:
-        del done["default"]
+    if "anyOf" in done:
+        return _choose(done)
     return done
 
 
-def _leaf(node: dict[str, Any]) -> dict[str, Any]:
-    about: dict[str, Any] = {key: node[key] for key in _ABOUT if key in node}
-    shape = {key: value for key, value in node.items() if key not in (LEAF, "title", *about)}
-    choices = shape["anyOf"] if set(shape) == {"anyOf"} else [shape]
-    return {**about, "anyOf": [*choices, {"$ref": _VARIABLE}]}
-
-
-def _or_null(node: dict[str, Any]) -> dict[str, Any]:
-    """Nothing behind the colon: left out."""
-    null = {"type": "null"}
-    about: dict[str, Any] = {key: node[key] for key in _ABOUT if key in node}
-    shape = {key: value for key, value in node.items() if key not in ("title", *about)}
-    if set(shape) == {"anyOf"}:
-        choices = shape["anyOf"] if null in shape["anyOf"] else [*shape["anyOf"], null]
-        return {**about, "anyOf": choices}
-    return {**about, "anyOf": [shape, null]}
+def _choose(node: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:
+    """The node, or one of `more`; choices within choices are laid flat."""
+    about = {key: node[key] for key in _ABOUT if node.get(key) is not None}
+    shape = {key: value for key, value in node.items() if key not in _ABOUT}
+    choices: list[dict[str, Any]] = []
+    for choice in (shape, *more):
+        for one in choice["anyOf"] if set(choice) == {"anyOf"} else [choice]:
+            for inner in one["anyOf"] if set(one) == {"anyOf"} else [one]:
+                if inner not in choices:
+                    choices.append(inner)
+    return {**about, "anyOf": choices}

@@ -1,5 +1,6 @@
 """TLS files: there, readable, PEM, and a key that belongs to its certificate."""
 
+import os
 import ssl
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ def check_pair(draft: Draft, part: Part[Any], cert: str, key: str) -> None:
     if data is None:
         return
     if _KEY_END not in data:
-        part.error(f"{key_path} holds no private key in PEM form", "tls", "key")
+        part.error(f"{shown(key_path)} holds no private key in PEM form", "tls", "key")
         return
     if b"ENCRYPTED" in data:
-        part.error(f"{key_path} is encrypted; the gateway has nobody to ask", "tls", "key")
+        part.error(f"{shown(key_path)} is encrypted; the gateway has nobody to ask", "tls", "key")
         return
     if not sound:
         return
@@ -29,9 +30,11 @@ def check_pair(draft: Draft, part: Part[Any], cert: str, key: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_path, key_path)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            part.error(f"{key_path} does not belong to the certificate", "tls", "key")
+            part.error(f"{shown(key_path)} does not belong to the certificate", "tls", "key")
         else:
-            part.error(f"{cert_path} and its key cannot be used: {_reason(error)}", "tls", "cert")
+            part.error(
+                f"{shown(cert_path)} and its key cannot be used: {_reason(error)}", "tls", "cert"
+            )
 
 
 def check_authorities(draft: Draft, part: Part[Any], ca: str) -> None:
@@ -42,13 +45,13 @@ def check_authorities(draft: Draft, part: Part[Any], ca: str) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError as error:
-        part.error(f"{path} cannot be used: {_reason(error)}", "tls", "ca")
+        part.error(f"{shown(path)} cannot be used: {_reason(error)}", "tls", "ca")
 
 
 def _holds(draft: Draft, part: Part[Any], path: Path, key: str, marker: bytes, what: str) -> bool:
     data = _read(draft, part, path, key)
     if data is not None and marker not in data:
-        part.error(f"{path} holds no {what} in PEM form", "tls", key)
+        part.error(f"{shown(path)} holds no {what} in PEM form", "tls", key)
         return False
     return data is not None
 
@@ -57,8 +60,13 @@ def _read(draft: Draft, part: Part[Any], path: Path, key: str) -> bytes | None:
     try:
         return draft.sources.read(path)
     except OSError as error:
-        part.error(f"{path} cannot be read: {error.strerror}", "tls", key)
+        part.error(f"{shown(path)} cannot be read: {error.strerror}", "tls", key)
         return None
+
+
+def shown(path: Path) -> str:
+    """The path without detours."""
+    return os.path.normpath(path)
 
 
 def _reason(error: ssl.SSLError) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from proxy.policy.models.leaves import FilePath, OneOrMany, Section
+from proxy.policy.models.leaves import FilePath, OneOrMany, Section, absent
 from proxy.policy.models.limits import LimitSection
 from proxy.policy.models.routes import RouteSection
 from proxy.policy.models.server import AdminSection, LogSection, ServerSection, StoreSection
@@ -14,13 +14,13 @@ from proxy.policy.models.upstreams import UpstreamSection
 class GatewayFile(Section):
     """The gateway file: listeners, upstreams and routes."""
 
-    server: ServerSection = ServerSection()
+    server: ServerSection = absent(ServerSection)
     """The data port."""
-    log: LogSection = LogSection()
+    log: LogSection = absent(LogSection)
     """Logging."""
-    admin: AdminSection = AdminSection()
+    admin: AdminSection = absent(AdminSection)
     """The admin API."""
-    store: StoreSection = StoreSection()
+    store: StoreSection = absent(StoreSection)
     """Where limits count."""
     policies: Annotated[list[FilePath], OneOrMany()] = Field(
         default_factory=lambda: ["../policies"]

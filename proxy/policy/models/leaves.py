@@ -41,6 +41,11 @@ def default(text: str) -> Any:
     return Field(text)
 
 
+def absent(section: type[Section]) -> Any:
+    """The default of a section that may be left out: all its defaults."""
+    return Field(default_factory=section)
+
+
 class Leaf:
     """Annotation of a field that is one scalar. `what` names it: "a duration such as 30s"."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from proxy.core.matching import PathPattern, Rewrite, RouteMatch
-from proxy.policy.models.leaves import HeaderName, HeaderValue, Name, Section, Text, name, text
+from proxy.policy.models.leaves import HeaderName, HeaderValue, Section, Text, name, text
 
 _ANY_PATH = PathPattern.parse("/{rest:path}")
 
@@ -110,7 +110,7 @@ class RouteSection(Section):
     """The route's name, for metrics, logs and keys."""
     match: MatchSection
     """What a request must be like, such as {path: "/api/{rest:path}"}."""
-    upstream: Name
+    upstream: Text
     """The name of the upstream that gets the request."""
     strip_prefix: Annotated[str, text("a path", _strip, type="string", pattern="^/.+$")] | None = (
         None

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator
 
 from proxy.policy.models.leaves import (
     HOST_NAME,
+    LEAF,
     Boolean,
     Choice,
     Count,
@@ -79,23 +80,26 @@ def _server_name(value: str) -> str:
     return value.lower()
 
 
-def _short_form(raw: Any) -> Any:
-    # Pydantic reports a bad short form under `url`, which has no place of its own in the file.
-    return raw if isinstance(raw, dict) else {"url": raw}
+class ShortForm(BeforeValidator):
+    """Annotation of an endpoint that may also be written as its URL alone."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda raw: raw if isinstance(raw, dict) else {"url": raw})
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [{LEAF: True, **_URL_SCHEMA}, handler(schema)]}
+
+
+_URL_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "pattern": "^(https?://[^/?#@]+(/[^?#]*)?|http\\+unix:///.+)$",
+}
 
 
 class EndpointSection(Section):
     """One address of an upstream."""
 
-    url: Annotated[
-        Endpoint,
-        text(
-            "a URL",
-            read_endpoint,
-            type="string",
-            pattern="^(https?://[^/?#@]+(/[^?#]*)?|http\\+unix:///.+)$",
-        ),
-    ]
+    url: Annotated[Endpoint, text("a URL", read_endpoint, **_URL_SCHEMA)]
     """Where it is: http://host:port, https://host:port or http+unix:///path."""
     weight: Annotated[int, whole(1, 1000)] = 1
     """How many requests it takes, compared with the others."""
@@ -121,7 +125,7 @@ class UpstreamTlsSection(Section):
 class UpstreamSection(Section):
     """A named upstream."""
 
-    endpoints: list[Annotated[EndpointSection, BeforeValidator(_short_form)]]
+    endpoints: list[Annotated[EndpointSection, ShortForm()]]
     """Its addresses, such as ["http://127.0.0.1:9001"]."""
     balance: Annotated[Literal["round_robin", "least_requests"], Choice()] = default("round_robin")
     """How an endpoint is chosen."""

@@ -1,0 +1,39 @@
+"""One bad file per kind of error: the first line of each says what is to be said of it."""
+
+from pathlib import Path
+
+import pytest
+
+from proxy.policy.load import load
+from proxy.policy.problem import ConfigError
+
+HERE = Path(__file__).parent
+BAD = sorted((HERE / "bad").glob("*.yaml"))
+
+# What stands around a bad policy file: a route that uses its limits, and another limit.
+GATEWAY = """
+policies: ["{good}", "{bad}"]
+upstreams: {{app: {{endpoints: ["http://127.0.0.1:9001"]}}}}
+routes: [{{name: all, match: {{path: "/{{user}}"}}, upstream: app, limits: [{limits}]}}]
+"""
+
+
+def problems_of(file: Path, folder: Path) -> list[str]:
+    """The errors of a bad file, without the file's name."""
+    path = file
+    if file.name.startswith("limit-"):
+        path = folder / "gateway.yaml"
+        limits = "by-ip, by-user" + (", x" if "limits:\n  x:" in file.read_text() else "")
+        good = HERE / "good" / "limits.yaml"
+        path.write_text(GATEWAY.format(good=good, bad=file, limits=limits))
+    with pytest.raises(ConfigError) as raised:
+        load(path, env={})
+    found = [p for p in raised.value.problems if not p.warning]
+    assert {p.file for p in found} == {str(file)}
+    return [str(p).removeprefix(f"{file}:").replace(f"{HERE}/", "") for p in found]
+
+
+@pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
+def test_a_bad_file_yields_exactly_its_error(file: Path, tmp_path: Path) -> None:
+    first_line = file.read_bytes().partition(b"\n")[0].decode()
+    assert problems_of(file, tmp_path) == [first_line.removeprefix("# expect: ")]
