@@ -1,0 +1,67 @@
+"""What the admin application says: JSON, and problems where something is wrong (RFC 9457)."""
+
+import json
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from proxy.core.problems import typed_problem
+
+_NAMES: Final = {
+    400: "bad-request",
+    401: "unauthorized",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "body-too-large",
+    415: "unsupported-media-type",
+    421: "misdirected",
+    422: "unprocessable",
+    500: "internal",
+    503: "starting",
+}
+
+
+class Refusal(Exception):
+    """Ends a call with a problem. `detail` is one sentence for the operator; `fields` are further
+    header lines, `members` further members of the JSON."""
+
+    def __init__(self, status: int, detail: str, *fields: tuple[str, str], **members: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.fields = fields
+        self.members = members
+
+    def response(self) -> web.Response:
+        name = _NAMES.get(self.status, "bad-request")
+        reply = typed_problem(
+            f"urn:sluicegate:problem:{name}",
+            self.status,
+            HTTPStatus(self.status).phrase,
+            self.detail,
+            fields=self.fields,
+            **self.members,
+        )
+        return web.Response(status=reply.status, headers=CIMultiDict(reply.fields), body=reply.body)
+
+
+def json_response(document: object, status: int = 200) -> web.Response:
+    body = json.dumps(document).encode() + b"\n"
+    return web.Response(status=status, body=body, content_type="application/json")
+
+
+async def read_json(request: web.Request) -> Any:
+    """The request's JSON; None for an empty body. Raises Refusal 400."""
+    raw = await request.read()
+    if not raw:
+        return None
+    try:
+        return json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "the body is not JSON") from None
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")

@@ -1,0 +1,41 @@
+"""What the admin application asks of the gateway that it serves."""
+
+from typing import Protocol
+
+from proxy.metrics import Metrics
+from proxy.policy.snapshot import Snapshot
+from proxy.store.ports import LimitStore
+
+
+class Control(Protocol):
+    """The running gateway, as an operator may see and steer it."""
+
+    @property
+    def started(self) -> float:
+        """When the process began, in seconds since the epoch."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """Every tally of the process."""
+
+    @property
+    def limit_store(self) -> LimitStore:
+        """Where limits count."""
+
+    def snapshot(self) -> Snapshot | None:
+        """The configuration in use; None before the first."""
+
+    def readiness(self) -> tuple[bool, dict[str, object]]:
+        """Whether traffic is welcome, and the members that say why (or why not)."""
+
+    async def reload(self) -> list[str]:
+        """Reads the YAML again; empty if it is in use now, else the errors, and nothing changed."""
+
+    def store_status(self) -> dict[str, object]:
+        """`kind`, `healthy`, and the store's figures."""
+
+    def upstream_status(self) -> list[dict[str, object]]:
+        """Each upstream's `name`, requests in flight, connections and waiting requests."""
+
+    def connections(self) -> int:
+        """Open client connections."""

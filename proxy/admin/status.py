@@ -1,0 +1,52 @@
+"""`GET /status`: the gateway at a glance. Names, figures and reasons; never a key or a secret."""
+
+from proxy import __version__
+from proxy.admin.control import Control
+from proxy.metrics import DECISIONS
+from proxy.policy.snapshot import LimitPlan, RoutePlan, Snapshot
+
+
+def status(control: Control, snapshot: Snapshot, now: float) -> dict[str, object]:
+    """The whole document. `now` is in seconds since the epoch."""
+    ready, detail = control.readiness()
+    return {
+        "version": __version__,
+        "uptime_s": round(max(0.0, now - control.started), 3),
+        "ready": {"ready": ready, **detail},
+        "configuration": {"hash": snapshot.hash, "files": [str(path) for path in snapshot.files]},
+        "store": control.store_status(),
+        "connections": control.connections(),
+        "routes": [_route(plan) for plan in snapshot.routes.values()],
+        "unrouted": _requests(control.metrics.no_route.requests),
+        "limits": [_limit(plan) for plan in snapshot.limits.values()],
+        "upstreams": control.upstream_status(),
+    }
+
+
+def _route(plan: RoutePlan) -> dict[str, object]:
+    return {
+        "name": plan.name,
+        "upstream": plan.upstream.name,
+        "limits": [limit.name for limit in plan.limits],
+        **_requests(plan.tally.requests),
+    }
+
+
+def _requests(counts: dict[tuple[str, int], int]) -> dict[str, object]:
+    statuses: dict[str, int] = {}
+    for (_, code), count in sorted(counts.items(), key=lambda item: item[0][1]):
+        statuses[str(code)] = statuses.get(str(code), 0) + count
+    return {"requests": sum(statuses.values()), "statuses": statuses}
+
+
+def _limit(plan: LimitPlan) -> dict[str, object]:
+    figures: dict[str, object] = {name: getattr(plan.tally, name) for name in DECISIONS}
+    return {
+        "name": plan.name,
+        "algorithm": plan.algorithm,
+        "key": list(plan.key.parts),
+        "mode": "shadow" if plan.base.shadow else "enforce",
+        "overrides": len(plan.overrides),
+        **figures,
+        "overflow": plan.tally.overflow,
+    }
