@@ -175,7 +175,7 @@ class LimitPlan:
 class HeaderEdits:
     """`remove` (lower case) goes first, then `set` replaces or adds."""
 
-    set: tuple[tuple[str, str], ...] = ()
+    set: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     remove: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
