@@ -92,9 +92,9 @@ def _require_host(text: str) -> str:
     return host
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Match(Generic[T]):
-    """The route found, and its pattern's captures, raw."""
+    """The route found, and its pattern's captures, raw. Made per request, so not frozen."""
 
     item: T
     captures: dict[str, str]

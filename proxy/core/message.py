@@ -71,7 +71,17 @@ class Reply:
     `origin`: came from an upstream (or, later, the cache), not made by the gateway itself.
     """
 
-    __slots__ = ("body", "close", "fields", "length", "origin", "reason", "status", "stream", "tunnel")
+    __slots__ = (
+        "body",
+        "close",
+        "fields",
+        "length",
+        "origin",
+        "reason",
+        "status",
+        "stream",
+        "tunnel",
+    )
 
     def __init__(
         self,
@@ -105,7 +115,16 @@ class Outgoing:
     end-to-end field lines; framing, Host and Connection are the upstream client's to add.
     """
 
-    __slots__ = ("body", "expect_continue", "host", "inform", "lines", "method", "target", "upgrade")
+    __slots__ = (
+        "body",
+        "expect_continue",
+        "host",
+        "inform",
+        "lines",
+        "method",
+        "target",
+        "upgrade",
+    )
 
     def __init__(
         self,

@@ -63,12 +63,17 @@ class PathPattern:
     `parts` are the segments: a literal's plain text, or a (name, kind) pair.
     """
 
-    __slots__ = ("names", "parts", "text")
+    __slots__ = ("_places", "names", "parts", "text")
 
     def __init__(self, text: str, parts: tuple[str | tuple[str, str], ...]) -> None:
         self.text = text
         self.parts = parts
         self.names: dict[str, str] = dict(part for part in parts if not isinstance(part, str))
+        self._places = tuple(
+            (position, part[0], part[1] == "path")
+            for position, part in enumerate(parts)
+            if not isinstance(part, str)
+        )
 
     @classmethod
     def parse(cls, text: str) -> "PathPattern":
@@ -92,13 +97,10 @@ class PathPattern:
 
     def captures(self, segments: Sequence[str]) -> dict[str, str]:
         """The captures of raw segments that this pattern is known to match."""
-        taken: dict[str, str] = {}
-        for position, part in enumerate(self.parts):
-            if not isinstance(part, str):
-                name, kind = part
-                rest = kind == "path"
-                taken[name] = "/".join(segments[position:]) if rest else segments[position]
-        return taken
+        return {
+            name: "/".join(segments[position:]) if rest else segments[position]
+            for position, name, rest in self._places
+        }
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PathPattern) and other.parts == self.parts

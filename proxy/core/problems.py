@@ -8,7 +8,7 @@ from proxy.core.message import Reply
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 
-# name → (status, title). A name with several statuses (bad-request) is given its status by the caller.
+# name → (status, title).
 TITLES: dict[str, tuple[int, str]] = {
     "bad-request": (400, "Bad Request"),
     "no-route": (404, "Not Found"),
@@ -44,7 +44,13 @@ def problem(
     """
     status, title = TITLES[name]
     return typed_problem(
-        f"urn:sluicegate:problem:{name}", status, title, detail, fields=fields, close=close, **members
+        f"urn:sluicegate:problem:{name}",
+        status,
+        title,
+        detail,
+        fields=fields,
+        close=close,
+        **members,
     )
 
 
