@@ -14,11 +14,11 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command; its exit status (contract: 0 fine, 1 failed, 2 a bad configuration)."""
     args = _parser().parse_args(argv)
     if args.command == "run":
-        from proxy.app import run
+        from proxy.process import run
 
         return run(_config(args.config))
     if args.command == "demo":
-        from proxy.app import demo
+        from proxy.process import demo
 
         return demo()
     if args.command == "check":

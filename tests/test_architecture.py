@@ -44,7 +44,7 @@ CORE_MAY_IMPORT = {
 }  # fmt: skip
 CLOCK_CALLS = {"now", "utcnow", "today", "time", "monotonic", "perf_counter"}
 
-MAY_PRINT = {"cli", "demo", "admin.explain", "policy.check", "__main__"}
+MAY_PRINT = {"cli", "process", "demo", "admin.explain", "policy.check", "__main__"}
 
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60

@@ -184,7 +184,11 @@ class GatewayProtocol(RequestHandler):
             try:
                 async with asyncio.timeout(self._keepalive_timeout):
                     await self._drain_helper()
-            except (TimeoutError, ConnectionError) as gone:
+            except TimeoutError:
+                if self.transport is not None:
+                    self.transport.abort()  # closing would wait for a client that takes nothing
+                raise ClientGone from None
+            except ConnectionError as gone:
                 raise ClientGone from gone
 
     # One request.
@@ -212,11 +216,20 @@ class GatewayProtocol(RequestHandler):
     def _end_of_answer(self, outcome: Outcome, payload: Any) -> None:
         if self._intake.resume():
             self.data_received(b"")
-        if outcome.keep_alive or payload.is_eof() or self.transport is None:
+        transport = self.transport
+        if transport is None:
             return
-        # Staged close (RFC 9112 §9.6): our end first, then what still comes is read.
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        if transport.get_write_buffer_size():
+            # Sent to nobody yet: a client that never takes it must not hold the socket for ever.
+            self._loop.call_later(self._keepalive_timeout, self._give_up, transport)
+        if not outcome.keep_alive and not payload.is_eof() and transport.can_write_eof():
+            # Staged close (RFC 9112 §9.6): our end first, then what still comes is read.
+            transport.write_eof()
+
+    def _give_up(self, transport: asyncio.Transport) -> None:
+        at_rest = transport.is_closing() or not (self._request_in_progress or self._messages)
+        if at_rest and transport.get_write_buffer_size():
+            transport.abort()
 
     async def _serve_refusal(self, refused: HeadError) -> Outcome:
         reply = problem(refused.problem, refused.detail)

@@ -108,10 +108,10 @@ class Front:
                     await self._quiet.wait()
         if self.in_flight:
             log.warning("drain_timeout is over: %d requests are cut", self.in_flight)
-        left = list(self.manager.connections_by_protocol)
+        left = dict(self.manager.connections_by_protocol)
         tasks = [conn.task for conn in left if conn.task is not None]
-        for conn in left:
-            conn.force_close()
+        for transport in left.values():
+            transport.abort()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 

@@ -1,0 +1,90 @@
+"""A gateway in the foreground: its signals, its exit status, and the demo's example origin."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from proxy import logs
+from proxy.app import Gateway
+from proxy.demo import curl_lines, start_origin
+from proxy.policy.problem import ConfigError
+from proxy.resources import config_file
+
+
+def run(path: Path) -> int:
+    """`sluicegate run`: the exit status."""
+    return _run(Process(path))
+
+
+def demo() -> int:
+    """`sluicegate demo`: an example origin, and the gateway in front of it."""
+    return _run(Process(config_file("demo.yaml"), demo=True))
+
+
+class Process:
+    """A gateway in the foreground: its signals, and the example origin of the demo."""
+
+    def __init__(self, path: Path, *, demo: bool = False) -> None:
+        self._path = path
+        self._demo = demo
+        self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def main(self) -> None:
+        """Serves until SIGTERM or SIGINT. Raises what `Gateway.start` raises."""
+        gateway = Gateway(self._path)
+        loop = asyncio.get_running_loop()
+        for stopping in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(stopping, self._on_stop, loop)
+        origin = await start_origin("127.0.0.1", 9001) if self._demo else None
+        try:
+            await gateway.start()
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup, gateway)
+            snapshot = gateway.snapshot()
+            if self._demo and snapshot is not None:
+                print(curl_lines(f"http://{snapshot.server.listen}"), flush=True)
+            await self._stop.wait()
+        finally:
+            await gateway.stop()
+            if origin is not None:
+                await origin.cleanup()
+
+    def _on_stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._stop.is_set():  # asked twice: do not wait for the drain
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+        self._stop.set()
+
+    def _on_hangup(self, gateway: Gateway) -> None:
+        task: asyncio.Task[object] = asyncio.ensure_future(gateway.reload())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _run(process: Process) -> int:
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(process.main())
+    except ConfigError as failed:
+        for problem in failed.problems:
+            print(problem, file=sys.stderr)
+        return 2
+    except (OSError, RuntimeError) as failed:
+        print(f"sluicegate: {failed}", file=sys.stderr)
+        return 1
+    except asyncio.CancelledError:
+        return 1
+    finally:
+        logs.shutdown()
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed; else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,97 @@
+"""A gateway of real parts in this process: YAML on disk, real listeners, a raw origin behind."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from rawhttp import RawOrigin, Script, echo, free_port
+
+from proxy.app import Gateway
+
+StartGateway = Callable[..., Awaitable["Running"]]
+StartOrigin = Callable[..., Awaitable[RawOrigin]]
+
+
+class Running:
+    """A started gateway and where to reach it."""
+
+    def __init__(self, gateway: Gateway, port: int, admin_port: int, path: Path) -> None:
+        self.gateway = gateway
+        self.port = port
+        self.admin_port = admin_port
+        self.path = path
+
+
+GATEWAY = """\
+server:
+  listen: 127.0.0.1:{port}
+{server}
+admin: {{listen: "127.0.0.1:{admin}"}}
+policies: policies
+upstreams:
+  origin:
+    endpoints: ["http://127.0.0.1:{origin}"]
+{upstream}
+routes:
+{routes}
+"""
+ROUTE = """\
+  - {name: all, match: {path: "/{rest:path}"}, upstream: origin}
+"""
+
+
+def indent(text: str, depth: int) -> str:
+    return "".join(" " * depth + line + "\n" for line in text.strip().splitlines())
+
+
+@pytest.fixture
+async def start_origin() -> AsyncIterator[StartOrigin]:
+    origins: list[RawOrigin] = []
+
+    async def start(script: Script = echo, **options: object) -> RawOrigin:
+        origin = await RawOrigin(script, **options).start()  # type: ignore[arg-type]
+        origins.append(origin)
+        return origin
+
+    yield start
+    for origin in origins:
+        await origin.stop()
+
+
+@pytest.fixture
+async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
+    running: list[Gateway] = []
+
+    async def start(
+        origin: int | RawOrigin,
+        *,
+        server: str = "",
+        upstream: str = "",
+        routes: str = ROUTE,
+        limits: str = "",
+        text: str | None = None,
+    ) -> Running:
+        port, admin = free_port(), free_port()
+        (tmp_path / "policies").mkdir(exist_ok=True)
+        (tmp_path / "policies" / "limits.yaml").write_text(
+            limits and f"limits:\n{indent(limits, 2)}"
+        )
+        path = tmp_path / "gateway.yaml"
+        path.write_text(
+            (text or GATEWAY).format(
+                port=port,
+                admin=admin,
+                origin=origin if isinstance(origin, int) else origin.port,
+                server=indent(server, 2),
+                upstream=indent(upstream, 4),
+                routes=routes,
+            )
+        )
+        gateway = Gateway(path)
+        running.append(gateway)
+        await gateway.start()
+        return Running(gateway, port, admin, path)
+
+    yield start
+    for gateway in running:
+        await gateway.stop()
