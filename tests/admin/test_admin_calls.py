@@ -243,7 +243,7 @@ async def test_an_override_has_a_state_of_its_own(admin: Client, gateway: Gatewa
         ("/limits/per-key?key=a&key=b&key=c", 422, "3 key values given"),
         ("/limits/per-key", 422, "0 key values given"),
         ("/limits/whole?key=a", 422, "the key is global"),
-        ("/limits/per-key?key=a&kye=b", 422, 'did you mean "key"?'),
+        ("/limits/per-key?key=a&keys=b", 422, 'did you mean "key"?'),
         ("/limits/per-key?absent=1&key=b", 422, "absent takes no value"),
         ("/limits/per-key?key=a&key=b&override=0", 422, "2 overrides, numbered from 1"),
         ("/limits/per-key?key=a&key=b&override=3", 422, "2 overrides, numbered from 1"),
