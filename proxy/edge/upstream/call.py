@@ -125,16 +125,17 @@ class Call:
     async def answer(self) -> ResponseHead:
         """Waits for the final head. Raises UpstreamError, or the request body's BodyError."""
         if self.head is None and self.failure is None:
-            self.waiter = asyncio.get_running_loop().create_future()
+            self.waiter = self._upstream.pool.loop.create_future()
             try:
                 await self.waiter
             finally:
                 self.waiter = None
         self.check()
-        assert self.head is not None
+        head = self.head
+        assert head is not None
         self.phase = ANSWERED
         self.due = inf
-        return self.head
+        return head
 
     def check(self) -> None:
         """Raises what the call has failed with, if it has."""
@@ -187,7 +188,7 @@ class Call:
                 return b""
             if self.failure is not None:
                 raise StreamCut(str(self.failure)) from self.failure
-            loop = asyncio.get_running_loop()
+            loop = self._upstream.pool.loop
             self.waiter = loop.create_future()
             self.due = loop.time() + self._upstream.plan.read_timeout
             try:
@@ -238,11 +239,11 @@ class Call:
             self.fail(UpstreamError("invalid", error.detail, sent=True))
             return
         for event in events:
-            if type(event) is bytes:
+            if isinstance(event, bytes):
                 self._pieces.append(event)
                 self._buffered += len(event)
             else:
-                self._hear(event)  # type: ignore[arg-type]
+                self._hear(event)
         if self._parser.done:
             self._complete()
         elif self._buffered > HIGH_WATER and self._connection is not None:
@@ -294,8 +295,11 @@ class Call:
         self.whole = True
         if head.keep_alive and self.upload is None and not parser.rest:
             self._connection = None
+            self._ended = True
             self._upstream.pool.give(connection, head.keep_alive_timeout)
-        self.end()
+            self._upstream.ended(self)
+        else:
+            self.end()
 
     def _upgrade(self, connection: Connection, head: ResponseHead, first: bytes) -> None:
         """Hands the connection to a tunnel, which holds the call until it is closed."""

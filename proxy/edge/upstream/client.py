@@ -47,19 +47,44 @@ class HttpUpstream:
         """See `Upstream.send`. Cancelling it closes the upstream connection, as does `close` of
         the Reply's stream or tunnel before their end: whoever holds them must do one or the
         other. Until its first wait it needs no task."""
-        now = asyncio.get_running_loop().time()
+        pool = self.pool
+        began = now = pool.loop.time()
         call = Call(self, request, now)
         self._tally.in_flight += 1
-        self.pool.watch(call)
+        pool.watch(call)
         try:
-            if self.pool.enter():
+            if pool.enter():
                 call.slot = True
             else:
-                await self._queue(call)
-            return await self._exchange(call, request, now)
+                now = await self._queue(call)
+            index = call.index = self._balance.pick(self._load)
+            self._load[index] += 1
+            connection = pool.take(index, now)
+            if connection is None:
+                connection = await self._connect(call)
+            self._write(call, connection, request)
+            try:
+                head = await call.answer()
+            except UpstreamError as error:
+                if not (connection.used and _unseen(error, call, request)):
+                    raise
+                self._write(call, await self._connect(call), request)
+                head = await call.answer()
         except BaseException:
             call.close()
             raise
+        self._tally.duration.observe(pool.loop.time() - began)
+        whole = call.whole
+        return Reply(
+            head.status,
+            head.lines,
+            call.content() if whole else b"",
+            stream=None if whole or call.tunnel is not None else call,
+            length=head.length,
+            tunnel=call.tunnel,
+            origin=True,
+            reason=head.reason,
+        )
 
     async def close(self) -> None:
         """Closes every connection; requests in flight fail. Returns when the sockets are
@@ -84,60 +109,21 @@ class HttpUpstream:
             call.slot = False
             self.pool.leave()
 
-    async def _queue(self, call: Call) -> None:
+    async def _queue(self, call: Call) -> float:
+        """Waits for a slot; the time when it came."""
         try:
             call.slot = await self.pool.queue(call)
         finally:
             call.waiter = None
         call.check()
-
-    async def _exchange(self, call: Call, request: Outgoing, began: float) -> Reply:
-        index = call.index = self._balance.pick(self._load)
-        self._load[index] += 1
-        loop = asyncio.get_running_loop()
-        connection = self.pool.take(index, loop.time())
-        if connection is None:
-            connection = await self._connect(call)
-        self._write(call, connection, request)
-        try:
-            head = await call.answer()
-        except UpstreamError as error:
-            if not (
-                error.reason == "reset"
-                and connection.used
-                and not call.heard
-                and request.body is None
-                and request.method in _IDEMPOTENT
-            ):
-                raise
-            self._write(call, await self._connect(call), request)
-            head = await call.answer()
-        self._tally.duration.observe(loop.time() - began)
-        if call.whole:
-            return Reply(
-                head.status,
-                head.lines,
-                call.content(),
-                length=head.length,
-                origin=True,
-                reason=head.reason,
-            )
-        return Reply(
-            head.status,
-            head.lines,
-            stream=call if call.tunnel is None else None,
-            tunnel=call.tunnel,
-            length=head.length,
-            origin=True,
-            reason=head.reason,
-        )
+        return self.pool.loop.time()
 
     async def _connect(self, call: Call) -> Connection:
         """A new connection, unless the call's deadline comes first."""
         call.phase = CONNECTING
         call.due = call.deadline
         call.failure = None
-        loop = asyncio.get_running_loop()
+        loop = self.pool.loop
         waiter = call.waiter = loop.create_future()
 
         def connected(task: asyncio.Task[Connection]) -> None:
@@ -161,7 +147,7 @@ class HttpUpstream:
     def _write(self, call: Call, connection: Connection, request: Outgoing) -> None:
         call.begin(connection)
         body = request.body
-        now = asyncio.get_running_loop().time()
+        now = self.pool.loop.time()
         head = self._head(call.index, request)
         if body is None:
             call.sent(now)
@@ -193,6 +179,16 @@ class HttpUpstream:
             parts.append(f"Connection: Upgrade\r\nUpgrade: {request.upgrade}\r\n")
         parts.append("\r\n")
         return "".join(parts).encode("latin-1")
+
+
+def _unseen(error: UpstreamError, call: Call, request: Outgoing) -> bool:
+    """Whether a request on a reused connection may go out once more: closed without a word."""
+    return (
+        error.reason == "reset"
+        and not call.heard
+        and request.body is None
+        and request.method in _IDEMPOTENT
+    )
 
 
 def _unwanted(dialling: asyncio.Task[Connection]) -> None:

@@ -53,6 +53,7 @@ class Pool:
         self._busy = 0
         self._line: deque[asyncio.Future[bool]] = deque()
         self._calls: set[Timed] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         # The shortest time after which something that begins now can be due.
         self._shortest = min(
@@ -63,7 +64,15 @@ class Pool:
             plan.idle_timeout,
         )
         self._closed = False
+        self._retired = False
         self._empty: asyncio.Future[None] | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the upstream belongs to."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     # Calls and their clock.
 
@@ -71,15 +80,14 @@ class Pool:
         """Has `call.expire` called once `call.due` has passed, until `forget`."""
         self._calls.add(call)
         if self._timer is None:
-            loop = asyncio.get_running_loop()
-            first = min(call.due, loop.time() + self._shortest)
-            self._timer = loop.call_at(first, self._tick)
+            loop = self.loop
+            self._timer = loop.call_at(min(call.due, loop.time() + self._shortest), self._tick)
 
     def forget(self, call: Timed) -> None:
         self._calls.discard(call)
 
     def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         now = loop.time()
         earliest = now + self._shortest
         for call in tuple(self._calls):
@@ -116,7 +124,7 @@ class Pool:
         """
         if len(self._line) >= self._plan.queue:
             raise UpstreamError("queue_full", "every connection is in use", sent=False)
-        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[bool] = self.loop.create_future()
         call.waiter = place
         self._line.append(place)
         try:
@@ -156,12 +164,12 @@ class Pool:
         idle = self._plan.idle_timeout
         if keep_alive_timeout is not None:
             idle = min(idle, keep_alive_timeout - 1)
-        if self._closed or idle <= 0 or connection.closed:
+        if self._closed or self._retired or idle <= 0 or connection.closed:
             connection.abort()
             return
         connection.resume_reading()
         connection.used = True
-        connection.expires = asyncio.get_running_loop().time() + idle
+        connection.expires = self.loop.time() + idle
         self._idle[connection.index].append(connection)
 
     async def connect(self, index: int) -> Connection:
@@ -194,7 +202,7 @@ class Pool:
         ) from failure
 
     async def _dial(self, index: int, address: str) -> Connection:
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         endpoint = self._plan.endpoints[index]
         secure: ssl.SSLContext | None = None
         server_name: str | None = None
@@ -245,16 +253,30 @@ class Pool:
         if self._empty is not None and not self._open and not self._empty.done():
             self._empty.set_result(None)
 
+    def retire(self) -> None:
+        """No snapshot names this upstream any more: idle connections close now, the others when
+        the requests that still hold it are answered. One that begins late is still served."""
+        self._retired = True
+        for stack in self._idle:
+            for connection in stack:
+                connection.abort()
+            stack.clear()
+        if not self._calls:
+            self._stop_lookups()
+
+    def _stop_lookups(self) -> None:
+        for addresses in self._addresses:
+            addresses.close()
+
     async def close(self) -> None:
         """Closes every connection, also in use, and returns when all sockets are closed."""
         self._closed = True
-        for addresses in self._addresses:
-            addresses.close()
+        self._stop_lookups()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._open:
-            self._empty = asyncio.get_running_loop().create_future()
+            self._empty = self.loop.create_future()
             for connection in tuple(self._open):
                 connection.abort()
             await self._empty
