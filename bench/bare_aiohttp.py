@@ -8,6 +8,7 @@ somebody writes who wants aiohttp to be fast. It is not a proxy to use.
 """
 
 import asyncio
+import logging
 import sys
 
 import uvloop
@@ -58,4 +59,6 @@ async def main(port: int, upstream: str) -> None:
 
 
 if __name__ == "__main__":
+    # wrk leaves in the middle of its last requests: that is no news.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     uvloop.run(main(int(sys.argv[1]), sys.argv[2]))

@@ -116,9 +116,9 @@ def main() -> int:
             "Sluicegate, one limit": gateway(stack, folder, origin),
         }
         for name, url in contestants.items():
-            status, body = get(f"{url}/api/users/1")
-            if (status, body) != (200, BODY):
-                raise RuntimeError(f"{name} does not pass through: {status} {body[:200]!r}")
+            answer = get(f"{url}/api/users/1")
+            if (answer.status, answer.body) != (200, BODY):
+                raise RuntimeError(f"{name} does not pass through: {answer}")
             measure(url, 1, asked.connections)  # warm up
         rounds: dict[str, list[Load]] = {name: [] for name in contestants}
         for _ in range(asked.rounds):

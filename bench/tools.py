@@ -15,7 +15,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
@@ -37,14 +39,22 @@ def free_port() -> int:
         return port
 
 
-def get(url: str, timeout: float = 5.0) -> tuple[int, bytes]:
-    """One plain GET, without any proxy that the environment may name: status and body."""
+class Answer(NamedTuple):
+    """One answer."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+
+def get(url: str, timeout: float = 5.0) -> Answer:
+    """One plain GET, without any proxy that the environment may name."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=timeout) as answer:
-            return answer.status, answer.read()
+            return Answer(answer.status, answer.headers, answer.read())
     except urllib.error.HTTPError as error:
-        return error.code, error.read()
+        return Answer(error.code, error.headers, error.read())
 
 
 def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -53,7 +63,7 @@ def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], seconds: 
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
         with contextlib.suppress(OSError):
-            if get(url, 1.0)[0] < 500:
+            if get(url, 1.0).status < 500:
                 return
         if time.monotonic() > deadline:
             raise TimeoutError(f"{url} did not answer within {seconds:g} s")
@@ -110,8 +120,7 @@ class Origin:
 
     def requests(self) -> int:
         """How many requests it has had, this question included."""
-        _, text = get(f"{self.url}/-/counts")
-        return int(text.split(b"requests")[1].split()[2])
+        return int(get(f"{self.url}/-/counts").body.split(b"requests")[1].split()[2])
 
 
 @contextlib.contextmanager

@@ -9,13 +9,14 @@ import json
 from datetime import UTC, datetime
 
 from aiohttp import WSMsgType, web
+from aiohttp.typedefs import Handler
 
 NAMES = ("Ada", "Grace", "Barbara", "Edsger", "Leslie", "Radia", "Tony", "Frances")
 
 
 async def start_origin(host: str, port: int) -> web.AppRunner:
     """Serves the example origin on `host`:`port`. `await runner.cleanup()` ends it."""
-    app = web.Application()
+    app = web.Application(middlewares=[_quietly])
     app.add_routes(
         [
             web.get("/users/{id}", _user),
@@ -29,6 +30,15 @@ async def start_origin(host: str, port: int) -> web.AppRunner:
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
     return runner
+
+
+@web.middleware
+async def _quietly(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A client that leaves in the middle is no error worth a traceback."""
+    try:
+        return await handler(request)
+    except ConnectionError:
+        return web.Response()
 
 
 async def _user(request: web.Request) -> web.Response:

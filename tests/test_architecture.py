@@ -26,13 +26,13 @@ FLOORS = {
     "store": 3,
     "stages": 4,
     "handler": 5,
-    "explain": 5,
     "edge": 6,
     "admin": 6,
     "demo": 7,
     "app": 8,
-    "cli": 9,
-    "__main__": 10,
+    "process": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 
 # What pure code needs of the standard library. No clock, chance, I/O, logging or event loop.
