@@ -35,12 +35,11 @@ class Preview(NamedTuple):
 
     name: str
     key: str
-    """The key's parts as text: `header:X-Api-Key=abc`, `ip=(absent)`."""
+    """`KeyTemplate.shown`: for a person, without credentials."""
     algorithm: str
     allowed: bool
     remaining: int
     """Whole units left now."""
-    cost: int
     shadow: bool
 
 
@@ -140,25 +139,28 @@ def _shadow_denied(ex: Exchange, plan: LimitPlan) -> None:
 
 async def preview(ex: Exchange, store: LimitStore) -> list[Preview]:
     """What each limit of the route would say to this request, one by one; charges nothing.
-    Limits that are unlimited for it are left out. Raises CostError."""
+    Limits that are unlimited for it are left out; a cost that cannot be charged is not allowed."""
     previews: list[Preview] = []
     for plan in ex.route.limits if ex.route is not None else ():
         variant = choose(plan, ex)
         if variant is None:
             continue
-        cost = variant.cost if variant.cost is not None else _stated_cost(variant, ex)
         key = plan.key.digest(ex)
-        parts = zip(plan.key.parts, plan.key.values(ex), strict=True)
-        text = ", ".join(
-            part if part == "global" else f"{part}={'(absent)' if value is None else value}"
-            for part, value in parts
-        )
-        would = await store.peek(Charge(variant, key, cost, variant.shadow))
+        allowed = False
+        try:
+            cost = variant.cost if variant.cost is not None else _stated_cost(variant, ex)
+            allowed = (await store.peek(Charge(variant, key, cost, variant.shadow))).allowed
+        except CostError:
+            pass
         now = await store.peek(Charge(variant, key, 0, variant.shadow))
         previews.append(
             Preview(
-                plan.name, text, variant.algorithm.name, would.allowed, now.remaining, cost,
+                plan.name,
+                plan.key.shown(ex),
+                variant.algorithm.name,
+                allowed,
+                now.remaining,
                 variant.shadow,
             )
-        )  # fmt: skip
+        )
     return previews

@@ -277,19 +277,37 @@ def test_states_may_be_forked(name, moves):
             states.append((new, last + wait, history))
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    waits=st.lists(st.integers(0, 200_000), min_size=50, max_size=150),
-    amount=st.integers(1, 20),
-)
-def test_sliding_log_forgets_what_is_old(waits, amount):
+@pytest.mark.parametrize("name", NAMES)
+def test_branches_of_history_do_not_see_each_other(name):
+    """Two futures of one state, charged in turns: each answers as if it were alone."""
+    algorithm = ALGORITHMS[name]
+    params = algorithm.compile(Rate(12, SECOND), 12 if name.endswith("bucket") else None)
+    trunk = [EPOCH, EPOCH + 10, EPOCH + 20]
+    branches = [[*trunk, *(EPOCH + 50 + shift + 20 * i for i in range(6))] for shift in (0, 7, 11)]
+    root = None
+    for now in trunk:
+        root = algorithm.step(root, params, now, 1)[0]
+    states = [root] * len(branches)
+    for place in range(len(trunk), len(branches[0])):
+        for which, times in enumerate(branches):
+            states[which] = algorithm.step(states[which], params, times[place], 1)[0]
+    end = EPOCH + SECOND // 2
+    for state, times in zip(states, branches, strict=True):
+        alone = None
+        for now in times:
+            alone = algorithm.step(alone, params, now, 1)[0]
+        for cost in range(13):
+            asked = algorithm.step(state, params, end, cost)[1]
+            assert asked == algorithm.step(alone, params, end, cost)[1]
+
+
+def test_sliding_log_forgets_what_is_old():
     """At most 2N cells and some slack, however long a key lives."""
     algorithm = ALGORITHMS["sliding_log"]
-    params = algorithm.compile(Rate(amount, SECOND), None)
-    state, now = None, EPOCH
-    for wait in waits:
-        now += wait
-        new, decision = algorithm.step(state, params, now, 1)
-        if decision.allowed:
-            state = new
-        assert len(state[0]) <= 2 * amount + 20
+    params = algorithm.compile(Rate(10, SECOND), None)
+    state = None
+    for turn in range(1000):
+        new, decision = algorithm.step(state, params, EPOCH + turn * 130_000, 1)
+        assert decision.allowed
+        state = new
+        assert len(state[0]) <= 2 * 10 + 20

@@ -174,6 +174,13 @@ TABLE = {
             ("12:00:00", 1, YES, 1, 100 * MS, 0, 300 * MS),
         ],
     ),
+    "leaky_bucket: a clock that steps back stands still": (
+        "leaky_bucket", rate(10), 4,
+        [
+            ("12:00:05", 1, YES, 4, 100 * MS, 0, 0),
+            ("12:00:00", 1, YES, 3, 100 * MS, 0, 100 * MS),
+        ],
+    ),
 }  # fmt: skip
 
 
@@ -325,3 +332,12 @@ def test_every_word_names_its_module():
     for name, algorithm in ALGORITHMS.items():
         assert algorithm.name == name
         assert type(algorithm).__module__ == f"proxy.core.limits.{name}"
+
+
+def test_a_lowered_sliding_window_fades_from_its_own_n():
+    """9 counted, then N = 2: half a window later it is as if 2 had been, not 9."""
+    algorithm = ALGORITHMS["sliding_window"]
+    begun = at(DAY + "12:00:00")
+    state, _ = algorithm.step(None, algorithm.compile(rate(9, M), None), begun, 9)
+    params = algorithm.compile(rate(2, M), None)
+    assert algorithm.step(state, params, begun + 90 * S, 0)[1].remaining == 1

@@ -74,6 +74,14 @@ def test_the_same_rule_in_a_request_of_several_limits(clock, metrics, make):
     assert len(store) == 6
 
 
+def test_new_keys_of_one_request_count_each_other(clock, metrics, make):
+    store = store_of(clock, metrics, 3)
+    a, b = (make.limit("fixed_window", 9, 3600 * SECOND, name=name) for name in "ab")
+    admit(store, make.charge(a, 1), make.charge(b, 1))
+    admit(store, make.charge(a, 2), make.charge(b, 2))
+    assert (metrics.limit("a").overflow, metrics.limit("b").overflow) == (0, 1)
+
+
 def test_an_idle_key_found_first_keeps_the_others(clock, metrics, make):
     store = store_of(clock, metrics, 3)
     variant = make.limit("token_bucket", 10, 10 * SECOND)

@@ -165,14 +165,10 @@ class MemoryLimits:
     def _decide_all(self, charges: Sequence[Charge], now: int) -> list[Decision]:
         decisions = [_UNASKED] * len(charges)
         staged: dict[tuple[str, bytes], tuple[_Space, State]] = {}
-        slots: list[bytes] = [OVERFLOW] * len(charges)
+        slots = [OVERFLOW] * len(charges)
         refused = False
         fresh = 0
-        # Enforced limits first: shadow ones are charged on top of what those admit.
-        for place in sorted(
-            range(len(charges)), key=[charge.shadow for charge in charges].__getitem__
-        ):
-            charge = charges[place]
+        for place, charge in enumerate(charges):
             variant = charge.variant
             space = self._space(variant)
             slot = slots[place] = self._slot(space, charge.key, now, fresh)
