@@ -43,7 +43,8 @@ class Part(Generic[S]):
         self.document.add((*self.loc, *loc), message)
 
     def warn(self, message: str, *loc: str | int) -> None:
-        self.document.add((*self.loc, *loc), message, warning=True)
+        """Notes a warning there; of the part itself, at its name."""
+        self.document.add((*self.loc, *loc), message, warning=True, key=not loc)
 
     def is_given(self, *loc: str | int) -> bool:
         """Whether the file says something at this place, rather than leaving the default."""

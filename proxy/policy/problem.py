@@ -64,7 +64,7 @@ def dotted(loc: Loc) -> str:
 def suggest(word: str, known: Iterable[str]) -> str:
     """`; did you mean "limits"?` where something close is known, else ""."""
     by_folded = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), by_folded, n=1, cutoff=0.7)
+    close = get_close_matches(word.lower(), by_folded, n=1, cutoff=0.65)
     return f'; did you mean "{by_folded[close[0]]}"?' if close else ""
 
 

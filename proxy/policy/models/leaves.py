@@ -46,6 +46,13 @@ def absent(section: type[Section]) -> Any:
     return Field(default_factory=section)
 
 
+def items(otherwise: Any = ..., *, least: int = 0) -> Any:
+    """The default of a list without repeats. The bounds are for editors; `policy.checks` has the
+    words for them."""
+    bounds: dict[str, Any] = {"minItems": least} if least else {}
+    return Field(otherwise, json_schema_extra={"uniqueItems": True, **bounds})
+
+
 class Leaf:
     """Annotation of a field that is one scalar. `what` names it: "a duration such as 30s"."""
 
@@ -197,7 +204,6 @@ Positive = Annotated[int, whole(1)]
 Boolean = Annotated[bool, Leaf("true or false", _boolean, type="boolean")]
 Text = Annotated[str, text("text", filled)]
 FilePath = Annotated[str, text("a path", filled)]
-Name = Annotated[str, text("a name", name, type=["string", "number", "boolean"])]
 HeaderName = Annotated[
     str, text("a header name", header_name, type="string", pattern="^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 ]

@@ -16,6 +16,7 @@ from proxy.policy.models.leaves import (
     Section,
     default,
     header_name,
+    items,
     text,
     whole,
 )
@@ -116,7 +117,7 @@ class LimitSection(Section):
             str,
             text("a part", _key_part, type="string", pattern=f"^{_PART}(\\|{_PART})*$"),
         ]
-    ]
+    ] = items(least=1)
     """Who is counted, such as ["header:X-Api-Key|ip"]; ["global"] is everybody together."""
     cost: CostField = 1
     """What a request costs: a whole number, or header:NAME of a trusted header."""

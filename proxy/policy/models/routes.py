@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from proxy.core.matching import PathPattern, Rewrite, RouteMatch
-from proxy.policy.models.leaves import HeaderName, HeaderValue, Section, Text, name, text
+from proxy.policy.models.leaves import HeaderName, HeaderValue, Section, Text, items, name, text
 
 _ANY_PATH = PathPattern.parse("/{rest:path}")
 
@@ -48,6 +48,19 @@ def _edited(value: str) -> str:
     return value
 
 
+Method = Annotated[
+    str,
+    text(
+        "a method",
+        _method,
+        type="string",
+        pattern="^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$",
+        **{"not": {"enum": ["CONNECT", "TRACE"]}},
+    ),
+]
+Host = Annotated[str, text("a host", _host, type="string", pattern="^[^/:\\s]+$|^\\[")]
+
+
 class MatchSection(Section):
     """What a request must be like; everything named here must hold."""
 
@@ -55,31 +68,9 @@ class MatchSection(Section):
         PathPattern, text("a path", PathPattern.parse, type="string", pattern="^/[^?#\\s\\\\]*$")
     ]
     """The path, such as "/users/{id}"; "/{rest:path}" is every path."""
-    methods: (
-        list[
-            Annotated[
-                str,
-                text(
-                    "a method",
-                    _method,
-                    type="string",
-                    pattern="^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$",
-                    **{"not": {"enum": ["CONNECT", "TRACE"]}},
-                ),
-            ]
-        ]
-        | None
-    ) = None
+    methods: list[Method] | None = items(None, least=1)
     """Methods, any where left out; GET includes HEAD."""
-    hosts: (
-        list[
-            Annotated[
-                str,
-                text("a host", _host, type="string", pattern="^[^/:\\s]+$|^\\["),
-            ]
-        ]
-        | None
-    ) = None
+    hosts: list[Host] | None = items(None, least=1)
     """Hosts, any where left out; "*.example.com" is every name below it."""
     headers: dict[HeaderName, HeaderValue] | None = None
     """Headers and the exact values they must have."""
@@ -99,14 +90,22 @@ class HeaderEditsSection(Section):
 
     set: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Headers and the values they get."""
-    remove: list[HeaderName] = Field(default_factory=list)
+    remove: list[HeaderName] = items([])
     """Headers to take away."""
 
 
 class RouteSection(Section):
     """One route. The first that matches wins."""
 
-    name: Annotated[str, text("a name", _route_name)]
+    name: Annotated[
+        str,
+        text(
+            "a name",
+            _route_name,
+            type=["string", "number"],
+            pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        ),
+    ]
     """The route's name, for metrics, logs and keys."""
     match: MatchSection
     """What a request must be like, such as {path: "/api/{rest:path}"}."""
@@ -118,7 +117,7 @@ class RouteSection(Section):
     """Whole segments cut off the front of the path."""
     rewrite: Annotated[str, text("a path", type="string", pattern="^/|^\\{")] | None = None
     """A new path, with {name} for the captures of match.path."""
-    limits: list[Text] = Field(default_factory=list)
+    limits: list[Text] = items([])
     """Names of limits from the policy files."""
     request_headers: HeaderEditsSection | None = None
     """Changes to the request before it goes upstream."""

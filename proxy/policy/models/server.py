@@ -4,8 +4,6 @@ import re
 from ipaddress import IPv6Network, ip_address, ip_network
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from proxy.policy.models.leaves import (
     HOST_NAME,
     Choice,
@@ -19,6 +17,7 @@ from proxy.policy.models.leaves import (
     Timeout,
     default,
     filled,
+    items,
     text,
     whole,
 )
@@ -167,7 +166,7 @@ class ServerSection(Section):
         Annotated[str, text("a path", read_health_path, type="string", pattern="^/[^?#]*$")] | None
     ) = None
     """A path answered on the data port before routing and limits, such as /-/ready."""
-    trusted_proxies: list[Peer] = Field(default_factory=list)
+    trusted_proxies: list[Peer] = items([])
     """CIDRs (and `unix`) whose client_ip_header and trusted_headers are believed."""
     client_ip_header: Annotated[
         Literal["x-forwarded-for", "forwarded"],
@@ -179,7 +178,7 @@ class ServerSection(Section):
         ),
     ] = default("X-Forwarded-For")
     """The one header that names the client behind a trusted proxy."""
-    trusted_headers: list[HeaderName] = Field(default_factory=list)
+    trusted_headers: list[HeaderName] = items([])
     """Headers believed from trusted_proxies and removed from everyone else."""
     max_header_bytes: Size = default("32KiB")
     """The longest request head."""
@@ -227,7 +226,7 @@ class AdminSection(Section):
     """The bearer token; required where listen is not loopback."""
     hosts: list[
         Annotated[str, text("a host name", _admin_host, type="string", pattern="^[^:/]+$")]
-    ] = Field(default_factory=list)
+    ] = items([])
     """Further Host names accepted, beside IP literals and localhost."""
     probes: Address | None = None
     """An address that serves /livez, /readyz and /metrics only, without a token."""

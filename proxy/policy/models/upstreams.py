@@ -17,6 +17,7 @@ from proxy.policy.models.leaves import (
     Section,
     Timeout,
     default,
+    items,
     text,
     whole,
 )
@@ -60,6 +61,8 @@ def _endpoint_host(host: str) -> str:
 
 def _why_no_url(value: str) -> str:
     scheme, mark, rest = value.partition("://")
+    if "@" in value:  # before anything that would print the password
+        return "holds a user and password: set an Authorization header with request_headers"
     if not mark:
         if value.startswith(("unix:", "/")):
             path = value.removeprefix("unix:")
@@ -67,8 +70,6 @@ def _why_no_url(value: str) -> str:
         return f'must be a URL, not "{value}": write http://{value}'
     if scheme not in ("http", "https"):
         return f'has the scheme "{scheme}"; http, https and http+unix are spoken'
-    if "@" in rest:
-        return "holds a user and password: set an Authorization header with request_headers"
     if "?" in rest or "#" in rest:
         return "ends at its path: a query or fragment cannot be put in front of a request"
     return f'must be a URL such as http://127.0.0.1:9001, not "{value}"'
@@ -125,7 +126,7 @@ class UpstreamTlsSection(Section):
 class UpstreamSection(Section):
     """A named upstream."""
 
-    endpoints: list[Annotated[EndpointSection, ShortForm()]]
+    endpoints: list[Annotated[EndpointSection, ShortForm()]] = items(least=1)
     """Its addresses, such as ["http://127.0.0.1:9001"]."""
     balance: Annotated[Literal["round_robin", "least_requests"], Choice()] = default("round_robin")
     """How an endpoint is chosen."""

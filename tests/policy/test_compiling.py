@@ -1,0 +1,228 @@
+"""Compiling: what the request path gets of the YAML, and what a reload keeps."""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from proxy.core.fields import Fields
+from proxy.core.matching import Match
+from proxy.core.message import Outgoing, Reply
+from proxy.metrics import Metrics
+from proxy.policy.compile import compile_snapshot, load_snapshot
+from proxy.policy.load import load
+from proxy.policy.snapshot import Endpoint, Listen, Snapshot, UpstreamPlan
+
+
+class Remembered:
+    """An upstream that only has its plan."""
+
+    def __init__(self, plan: UpstreamPlan) -> None:
+        self.plan = plan
+        self.name = plan.name
+
+    async def send(self, request: Outgoing) -> Reply:
+        raise NotImplementedError
+
+
+class Keeper:
+    """A Live that makes each upstream anew."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+
+    def upstream(self, plan: UpstreamPlan) -> Remembered:
+        return Remembered(plan)
+
+
+GATEWAY = """
+server:
+  listen: "[::1]:0"
+  trusted_proxies: [10.0.0.0/8, unix, "fd00::/8"]
+  trusted_headers: [X-Plan, X-Cost]
+  client_ip_header: forwarded
+  max_body_bytes: 1MiB
+  idle_timeout: 1500ms
+admin: {listen: unix:/run/admin.sock, hosts: [Admin.Example.COM.]}
+policies: [limits.yaml]
+upstreams:
+  users:
+    endpoints:
+      - http://one:9001/base/
+      - {url: "https://two", weight: 3}
+      - http+unix:///run/app.sock
+    balance: least_requests
+    tls: {server_name: Users.Internal}
+    host_header: upstream
+routes:
+  - name: read
+    match:
+      path: "/api/users/{id}"
+      methods: [GET]
+      hosts: ["*.Example.com"]
+      headers: {X-Beta: é}
+    upstream: users
+    strip_prefix: /api
+    limits: [plan, all]
+    request_headers: {set: {X-Env: é}, remove: [X-Debug]}
+    response_headers: {}
+  - {name: rest, match: {path: "/{rest:path}"}, upstream: users, rewrite: "/old/{rest}"}
+"""
+
+LIMITS = """
+limits:
+  all: {algorithm: leaky_bucket, rate: 3/s, burst: 2, key: [global], mode: shadow}
+  plan:
+    rate: 10/s
+    key: ["header:X-Key|ip", path.id]
+    cost: header:X-Cost
+    charge: miss
+    overrides:
+      - {when: {"header:X-Plan": [gold, platinum]}, rate: 100/s, burst: 500, cost: 2}
+      - {when: {ip: 127.0.0.0/8}, rate: unlimited}
+      - {when: {method: HEAD}, mode: shadow}
+"""
+
+
+def snapshot(folder: Path, gateway: str = GATEWAY, limits: str = LIMITS) -> Snapshot:
+    (folder / "limits.yaml").write_text(limits)
+    (folder / "gateway.yaml").write_text(gateway)
+    return compile_snapshot(load(folder / "gateway.yaml", {}), Keeper())
+
+
+def test_the_server_and_admin_plans(tmp_path: Path) -> None:
+    compiled = snapshot(tmp_path)
+    server = compiled.server
+    assert server.listen == Listen("::1", 0)
+    assert server.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+    assert server.trust_unix
+    assert server.trusted_headers == {"x-plan", "x-cost"}
+    assert server.client_ip_header == "forwarded"
+    assert (server.max_body_bytes, server.idle_timeout) == (2**20, 1.5)
+    assert compiled.admin.listen == Listen(path="/run/admin.sock")
+    assert compiled.admin.hosts == {"admin.example.com"}
+
+
+def test_the_upstream_plan(tmp_path: Path) -> None:
+    plan = snapshot(tmp_path).upstreams["users"]
+    assert plan.endpoints == (
+        Endpoint("http", "one", 9001, "/base"),
+        Endpoint("https", "two", 443, "", weight=3),
+        Endpoint("http", "localhost", 80, "", socket="/run/app.sock"),
+    )
+    assert (plan.balance, plan.host_header) == ("least_requests", "upstream")
+    assert plan.tls.server_name == "users.internal"
+    assert plan.tls.verify
+
+
+def test_routes_are_found_and_bound(tmp_path: Path) -> None:
+    compiled = snapshot(tmp_path)
+    # Header values are wire text: the bytes of the YAML's UTF-8, one character each.
+    fields = Fields([("x-beta", "é".encode().decode("latin-1"))])
+    segments = ("api", "users", "7")
+    found = compiled.table.find("HEAD", "a.example.com", segments, fields)
+    assert isinstance(found, Match)
+    route = found.item
+    assert route is compiled.routes["read"]
+    assert found.captures == {"id": "7"}
+    assert route.rewrite is not None
+    assert route.rewrite.apply("/api/users/7", found.captures) == "/users/7"
+    assert route.limits == (compiled.limits["plan"], compiled.limits["all"])
+    assert route.request_headers is not None
+    assert route.request_headers.set == (("X-Env", "Ã©"),)
+    assert route.request_headers.remove == {"x-debug"}
+    assert route.response_headers is None
+    assert route.host_header == "upstream"
+    other = compiled.table.find("GET", "a.example.com", segments, Fields())
+    assert isinstance(other, Match)
+    assert other.item.name == "rest"
+    assert other.item.rewrite is not None
+    assert other.item.rewrite.apply("/a/b", {"rest": "a/b"}) == "/old/a/b"
+
+
+def test_limits_and_their_overrides(tmp_path: Path) -> None:
+    compiled = snapshot(tmp_path)
+    plan, shared = compiled.limits["plan"], compiled.limits["all"]
+    assert (plan.algorithm, plan.charge, plan.key.parts) == (
+        "token_bucket",
+        "miss",
+        ("header:X-Key|ip", "path.id"),
+    )
+    base = plan.base
+    assert (base.capacity, base.quota, base.window) == (10, 10, 1)
+    assert (base.cost, base.cost_header, base.shadow) == (None, "x-cost", False)
+    assert base.policy_item == '"plan";q=10;w=1'
+    gold, local, head = (variant for _, variant in plan.overrides)
+    assert gold is not None
+    assert (gold.capacity, gold.cost, gold.cost_header) == (500, 2, None)
+    assert gold.policy_item == '"plan";q=500;w=5'
+    assert local is None
+    assert head is not None
+    assert (head.shadow, head.quota, head.cost_header) == (True, 10, "x-cost")
+    assert (shared.base.quota, shared.base.window, shared.base.shadow) == (3, 1, True)
+    assert plan.tally.name == "plan"
+
+
+def spaces(compiled: Snapshot) -> list[str]:
+    plan = compiled.limits["plan"]
+    return [plan.base.space, *(v.space for _, v in plan.overrides if v is not None)]
+
+
+def test_every_override_has_a_state_of_its_own(tmp_path: Path) -> None:
+    found = spaces(snapshot(tmp_path))
+    assert len(set(found)) == len(found) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [
+        ("rate: 10/s", "rate: 20/s", True),
+        ("rate: 10/s", "rate: 10/1s", True),
+        ("cost: header:X-Cost", "cost: 3", True),
+        ("charge: miss", "mode: shadow", True),
+        ("rate: 10/s", "rate: 10/s\n    burst: 50", True),
+        ("rate: 10/s", "rate: 10/m", False),  # another period
+        ("rate: 10/s", "rate: 10/s\n    algorithm: leaky_bucket\n    burst: 9", False),
+        ('"header:X-Key|ip", path.id', "path.id, ip", False),
+    ],
+)
+def test_state_survives_unless_algorithm_key_or_period_change(
+    old: str, new: str, kept: bool, tmp_path: Path
+) -> None:
+    before = spaces(snapshot(tmp_path))
+    after = spaces(snapshot(tmp_path, limits=LIMITS.replace(old, new)))
+    assert (before[0] == after[0]) is kept
+
+
+def test_an_override_that_moves_keeps_its_state(tmp_path: Path) -> None:
+    before = spaces(snapshot(tmp_path))
+    more = "    overrides:\n      - {when: {host: a.b}, rate: 1/s}\n"
+    after = spaces(snapshot(tmp_path, limits=LIMITS.replace("    overrides:\n", more)))
+    assert set(before) < set(after)
+
+
+def test_the_hash_is_of_what_the_yaml_means(tmp_path: Path) -> None:
+    plain = snapshot(tmp_path)
+    reworded = GATEWAY.replace("1500ms", "1500ms # 1.5 s").replace(
+        "balance", "queue: 100\n    balance"
+    )
+    assert snapshot(tmp_path, reworded).hash == plain.hash
+    assert snapshot(tmp_path, reworded).content != plain.content
+    assert snapshot(tmp_path, GATEWAY.replace("1500ms", "1501ms")).hash != plain.hash
+    assert snapshot(tmp_path, limits=LIMITS.replace("10/s", "11/s")).hash != plain.hash
+
+
+def test_the_hash_tells_nothing_of_the_token(tmp_path: Path) -> None:
+    with_token = GATEWAY.replace("admin: {", "admin: {token: my-token, ")
+    assert snapshot(tmp_path, with_token).hash == snapshot(tmp_path).hash
+    assert "my-token" not in repr(snapshot(tmp_path, with_token))
+
+
+def test_loading_gives_snapshot_and_warnings(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text("policies: []\n")
+    compiled, warnings = load_snapshot(tmp_path / "gateway.yaml", Keeper())
+    assert compiled.files == (tmp_path / "gateway.yaml",)
+    assert compiled.routes == {}
+    assert warnings == [
+        f"{tmp_path}/gateway.yaml:1:1: routes: warning: no routes: every request is answered 404"
+    ]

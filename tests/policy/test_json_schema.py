@@ -1,0 +1,203 @@
+"""The JSON Schema: an editor accepts the shipped files and flags the bad ones that it can."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from proxy.policy.check import check
+from proxy.policy.reader import Tree, read
+from proxy.policy.scalars import Scalar
+from proxy.policy.schema import schema, schema_document
+
+ROOT = Path(__file__).resolve().parents[2]
+BAD = sorted((Path(__file__).parent / "bad").glob("*.yaml"))
+VALIDATORS = {
+    which: Draft202012Validator(schema_document(which)) for which in ("gateway", "policies")
+}
+
+# What an editor cannot know: other values, other files, and what a pattern cannot say.
+BEYOND_A_SCHEMA = {
+    "admin-token-bad",
+    "admin-token-empty",
+    "admin-token-missing",
+    "capture-missing",
+    "cidr-bad",
+    "cidr-host-bits",
+    "duration-of-nothing",
+    "endpoint-twice",
+    "header-host",
+    "header-of-the-connection",
+    "header-removed-twice",
+    "header-spelled-twice",
+    "host-pattern-bad",
+    "limit-burst-not-had",
+    "limit-burst-of-nothing",
+    "limit-cost-above-capacity",
+    "limit-cost-header-untrusted",
+    "limit-defined-twice",
+    "limit-fallback-capture",
+    "limit-inexact",
+    "limit-log-too-long",
+    "limit-month",
+    "limit-name-bad",
+    "limit-override-again",
+    "limit-override-of-nothing",
+    "limit-override-unlimited-burst",
+    "limit-override-when-cidr",
+    "limit-override-when-empty",
+    "limit-override-when-part",
+    "limit-rate-of-nothing",
+    "listen-collision",
+    "listen-ipv6-without-brackets",
+    "listen-port-out-of-range",
+    "match-header-value",
+    "method-lower-case",
+    "path-capture-kind",
+    "path-capture-part-of-segment",
+    "path-capture-twice",
+    "path-rest-not-last",
+    "policies-missing",
+    "probes-collision",
+    "rewrite-unknown-capture",
+    "rewrite-with-strip-prefix",
+    "route-limit-unknown",
+    "route-name-reserved",
+    "route-name-twice",
+    "strip-prefix-not-there",
+    "tls-file-missing",
+    "tls-not-pem",
+    "trusted-header-of-the-gateway",
+    "upstream-name-bad",
+    "upstream-tls-half-a-pair",
+    "upstream-tls-unused",
+    "upstream-unknown",
+    "variable-bad-name",
+    "variable-missing",
+    "variable-unclosed",
+}
+
+
+def as_editors_see_it(file: Path) -> Any:
+    """The file as JSON values, variables not replaced; None where it is no YAML."""
+    data = file.read_bytes().replace(b"${", b"$${")
+    document = read(str(file), data, {})
+    return None if document.broken else plain(document.tree)
+
+
+def plain(tree: Tree) -> Any:
+    if isinstance(tree, Scalar):
+        return tree.value
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    return [plain(item) for item in tree]
+
+
+def flaws(which: str, document: Any) -> list[str]:
+    return [error.message for error in VALIDATORS[which].iter_errors(document)]
+
+
+@pytest.mark.parametrize("which", ["gateway", "policies"])
+def test_the_schema_is_one(which: str) -> None:
+    document = json.loads(schema(which))
+    Draft202012Validator.check_schema(document)
+    assert document["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert "x-leaf" not in schema(which)
+
+
+@pytest.mark.parametrize(
+    ("file", "which"),
+    [
+        ("config/gateway.yaml", "gateway"),
+        ("config/demo.yaml", "gateway"),
+        ("config/demo-limits.yaml", "policies"),
+        ("policies/limits.yaml", "policies"),
+    ],
+)
+def test_shipped_files_are_accepted(file: str, which: str) -> None:
+    assert flaws(which, as_editors_see_it(ROOT / file)) == []
+
+
+@pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
+def test_bad_files_are_flagged(file: Path) -> None:
+    document = as_editors_see_it(file)
+    if document is None:
+        return  # no YAML: the editor says so without a schema
+    which = "policies" if file.name.startswith("limit-") else "gateway"
+    assert bool(flaws(which, document)) is (file.stem not in BEYOND_A_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("document", "sound"),
+    [
+        ({"server": {"max_headers": "${MOST}"}}, True),
+        ({"server": {"max_headers": "${MOST:-100}"}}, True),
+        ({"server": {"max_headers": "many"}}, False),
+        ({"server": {"idle_timeout": "${IDLE:-75}s"}}, True),
+        ({"server": {"listen": "127.0.0.1:${PORT}"}}, True),
+        ({"log": {"level": "${LEVEL:-info}"}}, True),
+        ({"server": None, "admin": {"token": None, "probes": None}}, True),  # left out
+        ({"policies": "../policies"}, True),
+        ({"policies": ["a.yaml", "b.yaml"]}, True),
+        ({"policies": {"a": 1}}, False),
+        (
+            {"upstreams": {"a": {"endpoints": ["http://a", {"url": "https://b", "weight": 2}]}}},
+            True,
+        ),
+        ({"upstreams": {"a": {"endpoints": [{"url": "https://b", "weight": "2"}]}}}, False),
+        (
+            {"upstreams": {"a": {"tls": {"verify": "${VERIFY:-true}"}, "endpoints": ["http://a"]}}},
+            True,
+        ),
+    ],
+)
+def test_variables_and_nothing_may_stand_where_scalars_do(document: Any, sound: bool) -> None:
+    assert (flaws("gateway", document) == []) is sound
+
+
+def test_editors_are_told_what_keys_are_for() -> None:
+    def sections(node: Any) -> list[dict[str, Any]]:
+        found = [node] if isinstance(node, dict) and "properties" in node else []
+        values = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        return found + [inner for value in values for inner in sections(value)]
+
+    for which in VALIDATORS:
+        for section in sections(schema_document(which)):
+            for key, about in section["properties"].items():
+                assert "description" in about or "$ref" in str(about), key
+
+
+# check
+
+
+def test_check_prints_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(ROOT / "config" / "demo.yaml") == 0
+    out = capsys.readouterr().out
+    assert out == f"{ROOT}/config/demo.yaml: ok (2 routes, 1 upstream, 1 limit)\n"
+
+
+def test_check_prints_warnings_and_still_succeeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("policies: []\n")
+    assert check(path) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{path}:1:1: routes: warning: no routes: every request is answered 404",
+        f"{path}: ok (0 routes, 0 upstreams, 0 limits)",
+    ]
+
+
+def test_check_prints_errors_and_warnings_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("policies: []\nserver: {trusted_proxies: [0.0.0.0/0], listn: 1}\n")
+    assert check(path) == 2
+    assert [line.removeprefix(f"{path}:")[:5] for line in capsys.readouterr().out.splitlines()] == [
+        "1:1: ",
+        "2:28:",
+        "2:40:",
+    ]
