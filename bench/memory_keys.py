@@ -67,8 +67,8 @@ def measure(name: str, keys: int) -> None:
     known, _ = charge(store, limit, range(1, min(keys, ROUND)))
     capped, slowest = charge(store, limit, range(keys, keys + ROUND))
     print(
-        f"{name:<15} {per_key:>8.0f} B/key   new {new:5.2f} µs (slowest {growing:.0f} µs)   known {known:5.2f} µs"
-        f"   at the cap {capped:5.2f} µs (slowest {slowest:.0f} µs)",
+        f"{name:<15} {per_key:>8.0f} B/key   new {new:5.2f} µs (slowest {growing:.0f} µs)"
+        f"   known {known:5.2f} µs   at the cap {capped:5.2f} µs (slowest {slowest:.0f} µs)",
         flush=True,
     )
 
