@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 from proxy.core.fields import Lines
 from proxy.core.limits.decision import Decision, Quota
 from proxy.core.message import Reply
-from proxy.core.problems import QUOTA_EXCEEDED, typed_problem
+from proxy.core.problems import QUOTA_EXCEEDED, REDUCED_CAPACITY, typed_problem
 
 Style = Literal["standard", "legacy", "both", "off"]
 
@@ -115,5 +115,18 @@ def too_many_requests(limits: Sequence[Limited], decisions: Sequence[Decision]) 
         "Too Many Requests",
         f"The request exceeds {what}; it could pass in {wait} s.",
         fields=(("Retry-After", str(wait)),),
+        **members,
+    )
+
+
+def temporarily_reduced(limit: str) -> Reply:
+    """The 503 for a limit whose store is in trouble and that says `on_store_failure: deny`."""
+    members: dict[str, Any] = {"violated-policies": [limit]}
+    return typed_problem(
+        REDUCED_CAPACITY,
+        503,
+        "Service Unavailable",
+        f"The limit {limit} cannot be counted at the moment.",
+        fields=(("Retry-After", "1"),),
         **members,
     )

@@ -157,6 +157,8 @@ class LimitVariant:
     cost_header: str | None
     """A trusted header's name, lower case."""
     shadow: bool
+    on_failure: Literal["local", "allow", "deny"] = "local"
+    """What becomes of this limit while the shared store is in trouble."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,16 @@ Rules:
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from proxy.core.limits.decision import Decision
 from proxy.core.message import Reply
 from proxy.core.problems import problem
-from proxy.core.ratelimit import ratelimit_fields, too_many_requests
+from proxy.core.ratelimit import ratelimit_fields, temporarily_reduced, too_many_requests
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import LimitPlan, LimitVariant
-from proxy.store.ports import Charge, LimitStore
+from proxy.store.ports import Charge, LimitStore, Unavailable
 
 log = logging.getLogger("proxy.limits")
 
@@ -65,13 +66,16 @@ async def admit(ex: Exchange, store: LimitStore) -> Reply | None:
         asked.append(plan)
     if not charges:
         return None
-    decisions = await store.admit(charges)
+    try:
+        decisions = await store.admit(charges)
+    except Unavailable as trouble:
+        return temporarily_reduced(trouble.limit)
     delay = _count(ex, asked, charges, decisions)
     if ex.denied:
         refusing = [
             (charge.variant, decision)
             for charge, decision in zip(charges, decisions, strict=True)
-            if not (decision.allowed or charge.shadow)
+            if decision is not None and not (decision.allowed or charge.shadow)
         ]
         return too_many_requests([v for v, _ in refusing], [d for _, d in refusing])
     if delay:
@@ -105,7 +109,10 @@ def _stated_cost(variant: LimitVariant, ex: Exchange) -> int:
 
 
 def _count(
-    ex: Exchange, asked: list[LimitPlan], charges: list[Charge], decisions: list[Decision]
+    ex: Exchange,
+    asked: list[LimitPlan],
+    charges: list[Charge],
+    decisions: Sequence[Decision | None],
 ) -> int:
     """Counts and logs what each limit said, sets the answer's fields and the names of those that
     denied, and returns the longest delay in microseconds."""
@@ -113,6 +120,9 @@ def _count(
     said: list[Decision] = []
     delay = 0
     for plan, charge, decision in zip(asked, charges, decisions, strict=True):
+        if decision is None:  # let through uncounted: nothing is known of it, nothing is said
+            plan.tally.allowed += 1
+            continue
         if charge.shadow:
             if decision.allowed:
                 plan.tally.allowed += 1

@@ -5,7 +5,7 @@ end in one step, so a request that it denies costs no task.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from proxy.core.limits.decision import Decision
 from proxy.policy.snapshot import LimitVariant
@@ -27,11 +27,35 @@ class Charge:
         self.shadow = shadow
 
 
+class StoreError(Exception):
+    """A shared store that gave no answer to rely on.
+
+    `reason`: timeout (no reply in time), down (no connection), refused (an error reply).
+    """
+
+    def __init__(self, reason: Literal["timeout", "down", "refused"], detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Unavailable(Exception):
+    """A limit that must not be guessed (`on_failure: deny`) cannot be asked: 503."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
 class LimitStore(Protocol):
     """Where limits count."""
 
-    async def admit(self, charges: Sequence[Charge]) -> list[Decision]:
-        """Checks all, then charges all or none; one Decision per charge, in order."""
+    async def admit(self, charges: Sequence[Charge]) -> "Sequence[Decision | None]":
+        """Checks all, then charges all or none; one Decision per charge, in order.
+
+        None is a limit that let the request through uncounted, as its store is in trouble and it
+        says `on_failure: allow`. Raises Unavailable where one says `deny`.
+        """
 
     async def peek(self, charge: Charge) -> Decision:
         """What `admit` would answer for this charge alone, charging nothing."""

@@ -86,6 +86,10 @@ class HttpUpstream:
             reason=head.reason,
         )
 
+    def retire(self) -> None:
+        """A reload has replaced this upstream: what is in flight finishes, then it is gone."""
+        self.pool.retire()
+
     async def close(self) -> None:
         """Closes every connection; requests in flight fail. Returns when the sockets are
         closed."""
