@@ -180,9 +180,9 @@ def _policy_paths(draft: Draft) -> list[tuple[Path, str]]:
 
 def _expand(draft: Draft, path: Path, loc: Loc, *, optional: bool) -> list[Path]:
     """The files that one entry of `policies` stands for."""
-    if path.is_file():
-        return [path]
     try:
+        if path.is_file():
+            return [path]
         return [path / file for file in draft.sources.policy_files(path)]
     except OSError as error:
         if not optional:

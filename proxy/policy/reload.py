@@ -6,10 +6,13 @@ is told once: a bad one is not told again until something changes again.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from proxy.policy.load import survey
+
+log = logging.getLogger(__name__)
 
 
 class Watcher:
@@ -45,13 +48,19 @@ class Watcher:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
-        # The survey follows the configuration to files that were not part of it before.
-        known = await asyncio.to_thread(survey, self._path)
         while True:
+            # The survey follows the configuration to files that were not part of it before.
+            known = await asyncio.to_thread(survey, self._path)
             if known.digest != self._loaded():
-                await self._changed()
+                await self._tell()
             before = known.digest
             while known.digest == before:
                 await asyncio.sleep(self._interval)
                 known = await asyncio.to_thread(known.again)
-            known = await asyncio.to_thread(survey, self._path)
+
+    async def _tell(self) -> None:
+        try:
+            await self._changed()
+        except Exception:
+            # A reload that fails in a way nobody foresaw must not be the last one.
+            log.exception("the changed configuration could not be loaded")

@@ -196,3 +196,20 @@ async def test_a_change_between_loading_and_watching_is_told(written: Watched) -
     await written.told.wait()
     await written.watcher.stop()
     await written.watcher.stop()
+
+
+async def test_a_reload_that_fails_unforeseen_is_not_the_last(
+    written: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        await written.told()
+        raise RuntimeError("unforeseen")
+
+    watcher = Watcher(written.path, lambda: written.content, fail, interval=0.01)
+    watcher.start()
+    put(written.path, SECOND)
+    await written.told.wait()
+    put(written.path, GATEWAY + "log: {level: error}\n")
+    await written.told.wait()
+    await watcher.stop()
+    assert "the changed configuration could not be loaded" in caplog.text

@@ -151,6 +151,13 @@ def filled(value: str) -> str:
     return value
 
 
+def file_path(value: str) -> str:
+    bad = _control(filled(value))
+    if bad is not None:
+        raise ValueError(f"holds the control character U+{ord(bad):04X}")
+    return value
+
+
 def name(value: str) -> str:
     """A name of something: it becomes a metric label, a header member and part of a URL."""
     if not _NAME.fullmatch(value):
@@ -167,8 +174,12 @@ def header_name(value: str) -> str:
     return value
 
 
+def _control(value: str) -> str | None:
+    return next((char for char in value if char < " " or char == "\x7f"), None)
+
+
 def header_value(value: str) -> str:
-    bad = next((c for c in value if (c < " " and c != "\t") or c == "\x7f"), None)
+    bad = _control(value.replace("\t", " "))
     if bad is not None:
         raise ValueError(f"holds the control character U+{ord(bad):04X}")
     return value.strip(" \t")
@@ -203,7 +214,7 @@ Count = Annotated[int, whole(0)]
 Positive = Annotated[int, whole(1)]
 Boolean = Annotated[bool, Leaf("true or false", _boolean, type="boolean")]
 Text = Annotated[str, text("text", filled)]
-FilePath = Annotated[str, text("a path", filled)]
+FilePath = Annotated[str, text("a path", file_path)]
 HeaderName = Annotated[
     str, text("a header name", header_name, type="string", pattern="^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 ]

@@ -16,6 +16,7 @@ from proxy.policy.models.leaves import (
     Size,
     Timeout,
     default,
+    file_path,
     filled,
     items,
     text,
@@ -65,6 +66,7 @@ def socket_path(path: str) -> str:
     """A unix socket's path. Raises ValueError."""
     if not path.startswith("/") or path == "/":
         raise ValueError("needs the absolute path of a unix socket, such as unix:/run/app.sock")
+    file_path(path)
     if len(path.encode()) > _LONGEST_SOCKET_PATH:
         raise ValueError(f"has a socket path of more than {_LONGEST_SOCKET_PATH} bytes")
     return path
