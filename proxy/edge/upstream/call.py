@@ -205,6 +205,7 @@ class Call:
         if not self._ended:
             if self.failure is None:
                 self.failure = StreamCut("the answer was let go")
+            self._pieces.clear()
             self.end()
             self.wake()
 

@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.core.message import BodyError, RequestBody
-from proxy.edge.upstream.connection import Connection
+from proxy.edge.upstream.connection import WRITE_HIGH_WATER, Connection
 
 if TYPE_CHECKING:
     from proxy.edge.upstream.call import Call
@@ -29,6 +29,7 @@ class Upload:
         "_call",
         "_connection",
         "_corked",
+        "_corked_size",
         "_task",
         "_timer",
         "_waiter",
@@ -40,6 +41,7 @@ class Upload:
         self._connection = connection
         self._body = body
         self._corked: list[bytes] | None = None
+        self._corked_size = 0
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -50,7 +52,7 @@ class Upload:
 
         `expect`: the head asked for a 100 first.
         """
-        corked = self._corked = [head]
+        self._corked = [head]
         self.waiting = expect
         sending = self._run()
         try:
@@ -59,9 +61,8 @@ class Upload:
             pass
         else:
             self._task = asyncio.get_running_loop().create_task(_resumed(sending, first))
-        self._corked = None
         if self._call.failure is None:
-            self._connection.transport.write(b"".join(corked))
+            self._uncork()
 
     def go_ahead(self) -> None:
         """The upstream said 100, or has been waited for long enough."""
@@ -106,7 +107,7 @@ class Upload:
             else:
                 left -= len(piece)
                 self._write(piece)
-            if connection.congested and self._corked is None:
+            if connection.congested:
                 call.stalled(asyncio.get_running_loop().time())
                 await connection.drain()
                 call.stalled(None)
@@ -116,10 +117,19 @@ class Upload:
             raise BodyError(400, "The request body is not as long as announced.")
 
     def _write(self, data: bytes) -> None:
-        if self._corked is not None:
-            self._corked.append(data)
-        else:
+        if self._corked is None:
             self._connection.transport.write(data)
+            return
+        self._corked.append(data)
+        self._corked_size += len(data)
+        if self._corked_size > WRITE_HIGH_WATER:
+            self._uncork()
+
+    def _uncork(self) -> None:
+        """Sends what was gathered while the first step ran; from here on pieces go out singly."""
+        if self._corked is not None:
+            self._connection.transport.write(b"".join(self._corked))
+            self._corked = None
 
 
 @types.coroutine
