@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --use-pep517
 
 # nginx lives in /usr/sbin, which an ordinary user's PATH leaves out on Debian.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
