@@ -100,7 +100,13 @@ class Lab:
         self.origins: list[Origin] = []
 
     async def origin(
-        self, script: Script, *, path: Path | None = None, tls: ssl.SSLContext | None = None
+        self,
+        script: Script,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        path: Path | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> tuple[Origin, Endpoint]:
         origin = Origin(script)
         self.origins.append(origin)
@@ -108,11 +114,9 @@ class Lab:
             server = await asyncio.start_unix_server(origin.accept, path)
             endpoint = Endpoint("http", "localhost", 80, "", socket=str(path))
         else:
-            server = await asyncio.start_server(
-                origin.accept, "127.0.0.1", 0, ssl=tls, limit=1 << 20
-            )
+            server = await asyncio.start_server(origin.accept, host, port, ssl=tls, limit=1 << 20)
             port = server.sockets[0].getsockname()[1]
-            endpoint = Endpoint("https" if tls else "http", "127.0.0.1", port, "")
+            endpoint = Endpoint("https" if tls else "http", host, port, "")
         self._stack.push_async_callback(origin.stop)
         self._stack.callback(server.close)
         return origin, endpoint

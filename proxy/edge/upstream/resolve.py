@@ -8,8 +8,10 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
+
+Lookup = Callable[[str], Awaitable[Collection[str]]]
 
 
 class Addresses:
@@ -18,7 +20,7 @@ class Addresses:
     `changed` is told the new addresses whenever they differ from the ones before.
     """
 
-    __slots__ = ("_changed", "_first", "_host", "_known", "_refresh", "_task", "_turn")
+    __slots__ = ("_changed", "_first", "_host", "_known", "_refresh", "_task", "_turn", "lookup")
 
     def __init__(
         self, host: str, refresh: float, changed: Callable[[Collection[str]], None]
@@ -30,6 +32,7 @@ class Addresses:
         self._first: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._turn = 0
+        self.lookup: Lookup = system_lookup
 
     async def candidates(self) -> tuple[str, ...]:
         """Every address, beginning at the next one's turn. Raises OSError."""
@@ -75,9 +78,14 @@ class Addresses:
                 self._changed(answer)
 
     async def _resolve(self) -> tuple[str, ...]:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)
-        return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+        return tuple(dict.fromkeys(await self.lookup(self._host)))
+
+
+async def system_lookup(host: str) -> list[str]:
+    """The addresses that the system's resolver knows for `host`. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
 
 
 def _is_literal(host: str) -> bool:
