@@ -12,7 +12,14 @@ _DEFAULT_CONFIG = "config/gateway.yaml"
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; its exit status (contract: 0 fine, 1 failed, 2 a bad configuration)."""
-    args = _parser().parse_args(argv)
+    try:
+        return _dispatch(_parser().parse_args(argv))
+    except BrokenPipeError:  # `sluicegate schema | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "run":
         from proxy.process import run
 

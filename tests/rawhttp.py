@@ -224,7 +224,7 @@ class RawOrigin:
             writer.close()
 
     async def _request(self, wire: Wire) -> Seen:
-        head = (await wire.reader.readuntil(b"\r\n\r\n"))[:-4].decode("latin-1")
+        head = (await wire.read_head())[:-4].decode("latin-1")
         line, *fields = head.split("\r\n")
         method, target, version = line.split(" ")
         assert version == "HTTP/1.1"

@@ -1,11 +1,13 @@
 """A gateway of real parts in this process: YAML on disk, real listeners, a raw origin behind."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from rawhttp import RawOrigin, Script, echo, free_port
 
+from proxy import logs
 from proxy.app import Gateway
 
 StartGateway = Callable[..., Awaitable["Running"]]
@@ -26,6 +28,7 @@ GATEWAY = """\
 server:
   listen: 127.0.0.1:{port}
 {server}
+log: {{level: warning}}
 admin: {{listen: "127.0.0.1:{admin}"}}
 policies: policies
 upstreams:
@@ -95,3 +98,4 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
     yield start
     for gateway in running:
         await gateway.stop()
+    await asyncio.to_thread(logs.shutdown)
