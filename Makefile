@@ -22,7 +22,7 @@ demo: $(VENV)/.base  ## install, start an example origin and the gateway before 
 	@exec $(BIN)/sluicegate demo
 
 test: $(VENV)/.dev packages  ## install what the tests need, then run them all
-	@$(BIN)/python -m pytest -v $(ARGS)
+	@$(BIN)/python -m pytest -v -rs $(ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types and the rules of the architecture
 	@$(BIN)/ruff format --check .
