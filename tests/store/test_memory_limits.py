@@ -31,7 +31,11 @@ def test_no_call_suspends(clock, metrics, make):
     assert [d.allowed for d in admit(store, make.charge(one), make.charge(two))] == [True, True]
     assert not admit(store, make.charge(one))[0].allowed
     assert admit(store, make.charge(two))[0].delay > 0
-    for coroutine in (store.peek(make.charge(one)), store.reset(one.space, b""), store.close()):
+    for coroutine in (
+        store.peek(make.charge(one)),
+        store.reset(one.space, bytes(16)),
+        store.close(),
+    ):
         with pytest.raises(StopIteration):
             coroutine.send(None)
 

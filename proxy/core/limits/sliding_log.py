@@ -15,14 +15,14 @@ outnumber the live ones, so a key holds at most 2N cells of 8 bytes.
 
 from array import array
 from bisect import bisect_right
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from proxy.core.limits import bounds
 from proxy.core.limits.decision import Decision, Quota, Rate, State
 
 MOST = 10_000
 _SLACK = 16
-_EMPTY = array("q")  # never written to: appended() copies where head == tail
+_EMPTY: Any = ()  # not an array: most keys have one charge, and the collector passes () over
 
 
 class Params(NamedTuple):
@@ -38,7 +38,10 @@ def _appended(
     log: "array[int]", head: int, tail: int, last: int, count: int
 ) -> tuple["array[int]", int, int]:
     """The log (and its bounds) with `count` units at `last` behind its tail."""
-    if tail != len(log) or head == tail or head > tail - head + _SLACK:
+    if head == tail:
+        log = array("q")
+        head = tail = 0
+    elif tail != len(log) or head > tail - head + _SLACK:
         log = log[head:tail]
         head, tail = 0, tail - head
     if count == 1:

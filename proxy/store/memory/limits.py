@@ -22,16 +22,24 @@ from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitVariant
 from proxy.store.ports import Charge
 
-OVERFLOW = b""
+OVERFLOW = b"overflow"
 """The key of a space's overflow bucket; real keys have 16 bytes."""
+_SHARDS = 256
 _UNASKED = Decision(True, 0, 0, 0, 0)
 _STEPS = 2  # looks at due keys per charge: more than it can file, so no backlog grows
 _SEARCH = 16  # looks for an idle key when the store is full
 _FINEST = 20  # the narrowest bucket of the wheel is 2^20 µs, about a second
 
 
+_Shard = dict[bytes, State | None]
+"""Key → state; None: forgotten, and still in the wheel."""
+
+
 class _Space:
     """One limit space: its keys' states, and a wheel of when they fall idle.
+
+    The states lie in many small dicts rather than a large one, which would stop the process for
+    tens of milliseconds whenever it has to grow.
 
     The wheel has each key once, filed under a time no earlier than when it falls idle as of the
     filing. What is charged later stays where it is until its bucket is due, and is then filed
@@ -39,24 +47,35 @@ class _Space:
     away, so there are few buckets, however many keys.
     """
 
-    __slots__ = ("_buckets", "_ends", "states", "variant")
+    __slots__ = ("_buckets", "_ends", "_shards", "size", "variant")
 
     def __init__(self, variant: LimitVariant) -> None:
         self.variant = variant
         """The one that charged last, which knows how to read the states."""
-        self.states: dict[bytes, State | None] = {}
-        """None: reset, and still in the wheel."""
+        self.size = 0
+        self._shards: tuple[_Shard, ...] = tuple({} for _ in range(_SHARDS))
         self._buckets: dict[int, deque[bytes]] = {}
         self._ends: list[int] = []  # a heap of the buckets' ends, µs since the epoch
 
+    def shard(self, key: bytes) -> _Shard:
+        """The dict that holds the state of this key, if any does. To write, `put`."""
+        return self._shards[key[-1]]
+
     def put(self, key: bytes, state: State, now: int) -> bool:
         """Keeps a state; whether the key is new."""
-        states = self.states
+        states = self._shards[key[-1]]
         new = key not in states
         states[key] = state
         if new:
+            self.size += 1
             self._file(key, self.variant.algorithm.idle_at(state, self.variant.params), now)
         return new
+
+    def forget(self, key: bytes) -> None:
+        """Makes the key new, if it is here; it keeps its place in the wheel."""
+        states = self._shards[key[-1]]
+        if key in states:
+            states[key] = None
 
     def due(self, now: int) -> bool:
         return bool(self._ends) and self._ends[0] <= now
@@ -75,15 +94,17 @@ class _Space:
                 del self._buckets[heappop(ends)]
                 continue
             key = bucket.popleft()
-            state = self.states[key]
+            states = self._shards[key[-1]]
+            state = states[key]
             idle_at = 0
             if state is not None:
                 idle_at = self.variant.algorithm.idle_at(state, self.variant.params)
             if idle_at <= now:
-                del self.states[key]
+                del states[key]
                 dropped += 1
             else:
                 self._file(key, idle_at, now)
+        self.size -= dropped
         return dropped
 
     def _file(self, key: bytes, idle_at: int, now: int) -> None:
@@ -132,13 +153,14 @@ class MemoryLimits:
         space = self._spaces.get(variant.space)
         state = None
         if space is not None:
-            state = space.states.get(self._slot(space, charge.key, now, 0))
+            slot = self._slot(space, charge.key, now, 0)
+            state = space.shard(slot).get(slot)
         return variant.algorithm.step(state, variant.params, now, charge.cost)[1]
 
     async def reset(self, space: str, key: bytes) -> None:
         held = self._spaces.get(space)
-        if held is not None and key in held.states:
-            held.states[key] = None
+        if held is not None:
+            held.forget(key)
 
     async def close(self) -> None:
         self._spaces.clear()
@@ -147,7 +169,7 @@ class MemoryLimits:
     def retain(self, spaces: Iterable[str]) -> None:
         """Forgets every space but these: what a reload no longer names."""
         for name in self._spaces.keys() - set(spaces):
-            self._count -= len(self._spaces.pop(name).states)
+            self._count -= self._spaces.pop(name).size
 
     def _decide_one(self, charge: Charge, now: int) -> Decision:
         variant = charge.variant
@@ -156,7 +178,7 @@ class MemoryLimits:
         if slot is OVERFLOW:
             self._metrics.limit(variant.limit).overflow += 1
         state, decision = variant.algorithm.step(
-            space.states.get(slot), variant.params, now, charge.cost
+            space.shard(slot).get(slot), variant.params, now, charge.cost
         )
         if charge.cost and decision.allowed:
             self._commit(space, slot, state, now)
@@ -175,13 +197,13 @@ class MemoryLimits:
             if slot is OVERFLOW:
                 self._metrics.limit(variant.limit).overflow += 1
             found = staged.get((variant.space, slot))
-            before = space.states.get(slot) if found is None else found[1]
+            before = space.shard(slot).get(slot) if found is None else found[1]
             state, decision = variant.algorithm.step(before, variant.params, now, charge.cost)
             decisions[place] = decision
             if not decision.allowed:
                 refused |= not charge.shadow
             elif charge.cost:
-                fresh += found is None and slot not in space.states
+                fresh += found is None and slot not in space.shard(slot)
                 staged[variant.space, slot] = (space, state)
         if refused:
             return self._uncharged(charges, decisions, slots, now)
@@ -202,7 +224,7 @@ class MemoryLimits:
         for charge, decision, slot in zip(charges, decisions, slots, strict=True):
             if decision.allowed:
                 variant = charge.variant
-                state = self._space(variant).states.get(slot)
+                state = self._space(variant).shard(slot).get(slot)
                 decision = variant.algorithm.step(state, variant.params, now, 0)[1]
             answers.append(decision)
         return answers
@@ -218,9 +240,9 @@ class MemoryLimits:
     def _slot(self, space: _Space, key: bytes, now: int, fresh: int) -> bytes:
         """The key that counts for `key`: itself, or OVERFLOW where there is no room for it.
         This request may add `fresh` others."""
-        if key in space.states or self._count + fresh < self._max_keys:
+        if self._count + fresh < self._max_keys or key in space.shard(key):
             return key
-        if len(space.states) < self._reserve:
+        if space.size < self._reserve:
             return key
         self._count -= space.sweep(now, _SEARCH, fresh + 1)
         for other in self._spaces.values():
