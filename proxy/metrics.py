@@ -3,11 +3,16 @@
 Tallies are bound into the plans when the YAML is loaded, so counting is an attribute away. They
 live in one `Metrics` by name and outlive reloads, as counters must. Label values come from the
 configuration or from a fixed set, never from a request, so their number is bounded.
+
+Where several processes share the work, each one's figures go to the supervisor as JSON (`dump`)
+and are summed there (`add`): a tally is its slots, each a number, a Histogram or a dict of numbers.
 """
 
+import resource
 from bisect import bisect_left
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, ClassVar, Final
 
 from prometheus_client import ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -55,13 +60,59 @@ class Histogram:
         self.sum += seconds
 
 
-class RouteTally:
-    """One route's requests by (method label, status), and their durations."""
+class Tally:
+    """What the tallies share: figures that can be sent to another process, and summed there."""
 
-    __slots__ = ("duration", "name", "requests")
+    __slots__ = ("name",)
+    gauges: ClassVar[frozenset[str]] = frozenset()
+    """The slots that tell of now: they end with their process, as counters do not."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def dump(self) -> dict[str, Any]:
+        """The figures, as JSON can carry them."""
+        return {slot: _as_json(getattr(self, slot)) for slot in self.__slots__}
+
+    def add(self, figures: dict[str, Any], *, gauges: bool = True) -> None:
+        """Adds a dump's figures; its gauges only where they still hold."""
+        for slot, value in figures.items():
+            if gauges or slot not in self.gauges:
+                setattr(self, slot, _sum(getattr(self, slot), value))
+
+    def take(self, other: "Tally") -> None:
+        """Has the figures of the other one, which is not used on."""
+        for slot in self.__slots__:
+            setattr(self, slot, getattr(other, slot))
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Histogram):
+        return [value.counts.copy(), value.sum]
+    return list(value.copy().items()) if isinstance(value, dict) else value
+
+
+def _sum(mine: Any, figures: Any) -> Any:
+    if isinstance(mine, Histogram):
+        counts, total = figures
+        mine.counts = [one + other for one, other in zip(mine.counts, counts, strict=True)]
+        mine.sum += total
+        return mine
+    if isinstance(mine, dict):
+        for key, count in figures:
+            held = tuple(key) if isinstance(key, list) else key
+            mine[held] = mine.get(held, 0) + count
+        return mine
+    return mine + figures
+
+
+class RouteTally(Tally):
+    """One route's requests by (method label, status), and their durations."""
+
+    __slots__ = ("duration", "requests")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
         self.requests: dict[tuple[str, int], int] = {}
         self.duration = Histogram()
 
@@ -74,13 +125,13 @@ class RouteTally:
         self.duration.observe(seconds)
 
 
-class LimitTally:
+class LimitTally(Tally):
     """One limit's decisions. `degraded` counts beside the others."""
 
-    __slots__ = ("allowed", "degraded", "denied", "name", "overflow", "shadow_denied")
+    __slots__ = ("allowed", "degraded", "denied", "overflow", "shadow_denied")
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        super().__init__(name)
         self.allowed = 0
         self.denied = 0
         self.shadow_denied = 0
@@ -88,13 +139,14 @@ class LimitTally:
         self.overflow = 0
 
 
-class UpstreamTally:
+class UpstreamTally(Tally):
     """One upstream's requests in flight, and its times to the response head."""
 
-    __slots__ = ("duration", "in_flight", "name")
+    __slots__ = ("duration", "in_flight")
+    gauges = frozenset(("in_flight",))
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        super().__init__(name)
         self.in_flight = 0
         self.duration = Histogram()
 
@@ -108,6 +160,8 @@ class Metrics:
         self.upstreams: dict[str, UpstreamTally] = {}
         self.reloads: dict[str, int] = {"ok": 0, "failed": 0}
         self.no_route = self.route("none")
+        self.workers: tuple[int, ...] = ()
+        """The processes (their ids) whose figures are summed here, beside this one's own."""
 
     def route(self, name: str) -> RouteTally:
         return self.routes.setdefault(name, RouteTally(name))
@@ -117,6 +171,37 @@ class Metrics:
 
     def upstream(self, name: str) -> UpstreamTally:
         return self.upstreams.setdefault(name, UpstreamTally(name))
+
+    def dump(self) -> dict[str, Any]:
+        """Every figure, as JSON can carry it."""
+        families = {
+            family: {name: tally.dump() for name, tally in getattr(self, family).items()}
+            for family in _FAMILIES
+        }
+        return {**families, "reloads": dict(self.reloads)}
+
+    def add(self, figures: dict[str, Any], *, gauges: bool = True) -> None:
+        """Adds a dump of another process; without its gauges where that process has ended."""
+        for family, make in _FAMILIES.items():
+            for name, tally in figures[family].items():
+                make(self, name).add(tally, gauges=gauges)
+        for outcome, count in figures["reloads"].items():
+            self.reloads[outcome] += count
+
+    def take(self, other: "Metrics") -> None:
+        """Has the figures of the other one, which is not used on. The tallies stay the objects
+        that they are, as a snapshot is bound to them; a scrape beside this sees no gap."""
+        for family, make in _FAMILIES.items():
+            for name, tally in getattr(other, family).items():
+                make(self, name).take(tally)
+        self.reloads = other.reloads
+
+
+_FAMILIES: Final[dict[str, Callable[[Metrics, str], Tally]]] = {
+    "routes": Metrics.route,
+    "limits": Metrics.limit,
+    "upstreams": Metrics.upstream,
+}
 
 
 DECISIONS: Final = ("allowed", "denied", "shadow_denied", "degraded")
@@ -221,7 +306,30 @@ class _Scrape(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from TallyCollector(self._metrics).collect()
-        yield from ProcessCollector(registry=None).collect()
+        yield from _process_figures(self._metrics.workers)
+
+
+_SUMMED: Final = frozenset((
+    "process_virtual_memory_bytes", "process_resident_memory_bytes", "process_open_fds",
+    "process_cpu_seconds",
+))  # fmt: skip
+
+
+def _process_figures(workers: tuple[int, ...]) -> Iterator[Metric]:
+    """This process's figures, those of `workers` added where a sum means something."""
+    extra = dict.fromkeys(_SUMMED, 0.0)
+    for pid in workers:
+        for family in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+            if family.name in extra:
+                extra[family.name] += family.samples[0].value
+    if workers:
+        # Workers that have ended count on: a counter never goes down.
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        extra["process_cpu_seconds"] += ended.ru_utime + ended.ru_stime
+    for family in ProcessCollector(registry=None).collect():
+        added = extra.get(family.name, 0.0)
+        family.samples = [s._replace(value=s.value + added) for s in family.samples]
+        yield family
 
 
 def render(metrics: Metrics, accept: str) -> tuple[str, bytes]:

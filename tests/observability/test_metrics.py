@@ -1,8 +1,10 @@
 """The scrape: the contract's names and labels, true sums, and a linter that has no complaint."""
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -163,6 +165,68 @@ def test_a_bound_counts_as_within() -> None:
     histogram.observe(30.000001)
     assert histogram.counts[0] == 1
     assert histogram.counts[-2:] == [1, 1]
+
+
+def through_json(metrics: Metrics) -> dict[str, object]:
+    figures = json.loads(json.dumps(metrics.dump()))
+    assert isinstance(figures, dict)
+    return figures
+
+
+def test_two_processes_add_up() -> None:
+    both = Metrics()
+    both.add(through_json(busy()))
+    both.add(through_json(busy()))
+    alone = samples(busy())
+    process = {key for key in alone if key[0].startswith("process_")}
+    build = {key for key in alone if key[0] == "sluicegate_build_info"}
+    summed = {key: 2 * value for key, value in alone.items() if key not in process | build}
+    got = samples(both)
+    assert {key: got[key] for key in summed} == pytest.approx(summed)
+
+
+def test_counters_outlive_their_process_and_gauges_do_not() -> None:
+    left = Metrics()
+    left.add(through_json(busy()), gauges=False)
+    assert left.upstreams["origin"].in_flight == 0
+    assert left.upstreams["origin"].duration.counts == busy().upstreams["origin"].duration.counts
+    assert left.limits["per-key"].denied == 4
+
+
+def test_every_figure_is_dumped() -> None:
+    """A new family of tallies, or a new slot, must not be forgotten among several processes."""
+    metrics = busy()
+    kept = {name for name, value in vars(metrics).items() if isinstance(value, dict)}
+    assert metrics.dump().keys() == kept
+
+
+def test_totals_arrive_in_the_tallies_that_plans_hold() -> None:
+    shown = Metrics()
+    bound = shown.route("users"), shown.limit("per-key"), shown.upstream("origin"), shown.no_route
+    shown.take(busy())
+    assert samples(shown).keys() == samples(busy()).keys()
+    assert bound == (
+        shown.routes["users"], shown.limits["per-key"], shown.upstreams["origin"],
+        shown.routes["none"],
+    )  # fmt: skip
+    assert bound[0].requests == busy().routes["users"].requests
+
+
+def test_process_figures_of_workers_are_summed() -> None:
+    metrics = Metrics()
+    alone = samples(metrics)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
+        metrics.workers = (worker.pid,)
+        both = samples(metrics)
+        assert worker.stdin is not None
+        worker.stdin.close()
+    none: frozenset[tuple[str, str]] = frozenset()
+    virtual, limit = "process_virtual_memory_bytes", "process_max_fds"
+    assert both[virtual, none] > alone[virtual, none]
+    assert both[limit, none] == alone[limit, none]
+    ended = samples(metrics)  # its CPU time counts on, its memory does not
+    assert ended["process_cpu_seconds_total", none] >= both["process_cpu_seconds_total", none]
+    assert ended[virtual, none] < both[virtual, none]
 
 
 def test_a_scrape_beside_counting_is_whole() -> None:
