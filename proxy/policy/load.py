@@ -37,10 +37,13 @@ class Loaded:
         return self.draft.sources
 
 
-def load(path: Path, env: Mapping[str, str] | None = None) -> Loaded:
-    """Loads the gateway file at `path` and everything it names. Raises ConfigError."""
+def load(
+    path: Path, env: Mapping[str, str] | None = None, sources: Sources | None = None
+) -> Loaded:
+    """Loads the gateway file at `path` and everything it names, by way of `sources` where they
+    are given (fresh ones). Raises ConfigError."""
     env = os.environ if env is None else env
-    sources = Sources()
+    sources = Sources() if sources is None else sources
     gateway = _read(sources, path, str(path), env)
     if gateway.tree or not gateway.broken:
         draft = _read_gateway(path, sources, gateway)
@@ -181,7 +184,7 @@ def _policy_paths(draft: Draft) -> list[tuple[Path, str]]:
 def _expand(draft: Draft, path: Path, loc: Loc, *, optional: bool) -> list[Path]:
     """The files that one entry of `policies` stands for."""
     try:
-        if path.is_file():
+        if draft.sources.is_file(path):
             return [path]
         return [path / file for file in draft.sources.policy_files(path)]
     except OSError as error:

@@ -1,11 +1,16 @@
 """What a configuration was read from: which files and folders, and what stood in them.
 
 Content counts, not modification times: a ConfigMap is swapped by a symbolic link, and its files
-may well keep their times. Only digests are kept, since TLS keys are among the files.
+may well keep their times. Only digests are kept, since TLS keys are among the files; where a
+supervisor has to hand on to its workers exactly what it checked, a KeptSources keeps the content,
+and a GivenSources is read from that instead of the disk.
 """
 
+import errno
+import os
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 
 class Sources:
@@ -34,6 +39,10 @@ class Sources:
         self._folders[folder] = names
         return names
 
+    def is_file(self, path: Path) -> bool:
+        """Whether there is a file, rather than a folder or nothing."""
+        return path.is_file()
+
     def again(self) -> "Sources":
         """The same files and folders as they are now."""
         now = Sources()
@@ -58,6 +67,56 @@ class Sources:
         facts = sorted((str(path), held or "") for path, held in self._files.items())
         names = sorted((str(path), held or ()) for path, held in self._folders.items())
         return sha256(repr((facts, names)).encode()).hexdigest()
+
+
+class KeptSources(Sources):
+    """Sources that can be handed on to other processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: dict[Path, bytes] = {}
+
+    def read(self, path: Path) -> bytes:
+        data = self._held[path] = super().read(path)
+        return data
+
+    def packed(self) -> dict[str, Any]:
+        """Everything that was read, as JSON can carry it: for a GivenSources."""
+        return {
+            "files": {str(path): data.decode("latin-1") for path, data in self._held.items()},
+            "folders": {str(path): names for path, names in self._folders.items()},
+        }
+
+
+class GivenSources(Sources):
+    """Sources that another process has read; what it did not find is missing here too."""
+
+    def __init__(self, packed: dict[str, Any]) -> None:
+        super().__init__()
+        self._given_files: dict[str, str] = packed["files"]
+        self._given_folders: dict[str, list[str] | None] = packed["folders"]
+
+    def read(self, path: Path) -> bytes:
+        self._files[path] = None
+        if str(path) not in self._given_files:
+            raise _missing(path)
+        data = self._given_files[str(path)].encode("latin-1")
+        self._files[path] = sha256(data).hexdigest()
+        return data
+
+    def policy_files(self, folder: Path) -> tuple[str, ...]:
+        names = self._given_folders.get(str(folder))
+        self._folders[folder] = None if names is None else tuple(names)
+        if names is None:
+            raise _missing(folder)
+        return tuple(names)
+
+    def is_file(self, path: Path) -> bool:
+        return str(path) in self._given_files
+
+
+def _missing(path: Path) -> OSError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 def is_policy_file(name: str) -> bool:
