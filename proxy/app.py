@@ -7,23 +7,24 @@ and drains on a signal.
 import asyncio
 import gc
 import logging
+import socket
 import ssl
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-
 from proxy import __version__, logs
-from proxy.admin.app import make_admin_app, make_probes_app
-from proxy.edge.server import Front, Listener, open_listener, server_tls
+from proxy.admin.app import AdminListeners
+from proxy.edge.server import Front, Listener, open_given, open_listener, server_tls
 from proxy.edge.upstream.client import HttpUpstream
 from proxy.handler import Flow
 from proxy.metrics import Metrics
-from proxy.policy.compile import load_snapshot
+from proxy.policy.compile import compile_snapshot
+from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError
 from proxy.policy.reload import Watcher
-from proxy.policy.snapshot import Listen, Snapshot, UpstreamPlan
+from proxy.policy.snapshot import Snapshot, UpstreamPlan
 from proxy.store.memory.limits import MemoryLimits
 
 log = logging.getLogger(__name__)
@@ -69,25 +70,30 @@ class Upstreams:
 
 
 class Gateway:
-    """One process of the gateway. Implements `proxy.admin.control.Control`."""
+    """One process that serves: the whole gateway, or a worker of several. Implements
+    `proxy.admin.control.Control`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.started = time.time()
         self.metrics = Metrics()
-        self.limit_store = MemoryLimits(_microseconds, self.metrics)
+        self.limit_store = make_limit_store(self.metrics)
         self._access = logs.AccessLog()
         self._upstreams = Upstreams(self.metrics)
         self._snapshot: Snapshot | None = None
+        self._prepared: tuple[Snapshot, list[str]] | None = None
         self._front: Front | None = None
         self._tls: ssl.SSLContext | None = None
         self._listeners: list[Listener] = []
-        self._runners: list[web.AppRunner] = []
+        self._admin = AdminListeners()
         self._watcher: Watcher | None = None
         self._reloading = asyncio.Lock()
         self._stopping = False
 
     # Control: what the admin application sees and may do.
+
+    async def refresh(self) -> None:
+        """All figures are here, and of this moment."""
 
     def snapshot(self) -> Snapshot | None:
         return self._snapshot
@@ -117,54 +123,93 @@ class Gateway:
         return errors
 
     async def _reload(self) -> list[str]:
+        try:
+            loaded = await asyncio.to_thread(load, self.path)
+        except ConfigError as failed:
+            return [str(problem) for problem in failed.problems]
+        errors = await self.prepare(loaded)
+        if not errors:
+            snapshot = self.commit()
+            log.info("the configuration was reloaded: %s", snapshot.hash[:12])
+        return errors
+
+    async def prepare(self, loaded: Loaded) -> list[str]:
+        """Builds what `commit` puts in use or `abort` forgets. Empty, or the errors: then there
+        is nothing to commit."""
         current = self._snapshot
         assert current is not None
         try:
-            snapshot, warnings = await asyncio.to_thread(load_snapshot, self.path, self._upstreams)
-            if self._tls is not None and snapshot.server.tls is not None:
+            snapshot = await asyncio.to_thread(compile_snapshot, loaded, self._upstreams)
+            bound = changed_bindings(current, snapshot)
+            if not bound and self._tls is not None and snapshot.server.tls is not None:
                 # A renewed certificate serves from the next handshake on.
                 await asyncio.to_thread(
                     self._tls.load_cert_chain, snapshot.server.tls.cert, snapshot.server.tls.key
                 )
-        except ConfigError as failed:
-            self._upstreams.roll_back()
-            return [str(problem) for problem in failed.problems]
         except OSError as failed:  # ssl.SSLError is one: a file changed after it was checked
-            self._upstreams.roll_back()
+            self.abort()
             return [f"{self.path}: {failed}"]
-        bound = _changed_bindings(current, snapshot)
+        except BaseException:
+            self.abort()
+            raise
         if bound:
-            self._upstreams.roll_back()
+            self.abort()
             return [f"{self.path}: {key}: cannot change while running; restart" for key in bound]
-        self._adopt(snapshot, warnings)
-        log.info("the configuration was reloaded: %s", snapshot.hash[:12])
+        self._prepared = snapshot, [str(warning) for warning in loaded.warnings]
         return []
+
+    def commit(self) -> Snapshot:
+        """Puts in use what was prepared."""
+        assert self._prepared is not None
+        snapshot, warnings = self._prepared
+        self._prepared = None
+        self._adopt(snapshot, warnings)
+        return snapshot
+
+    def abort(self) -> None:
+        """Forgets what was prepared."""
+        self._prepared = None
+        self._upstreams.roll_back()
 
     # The life of the process.
 
-    async def start(self) -> None:
-        """Loads, binds and accepts.
+    async def start(self, loaded: Loaded | None = None) -> None:
+        """Binds and accepts, on the admin listener too, and watches the files; reads them first
+        where they are not `loaded`.
 
         Raises ConfigError, or OSError where an address cannot be bound.
         """
-        snapshot, warnings = await asyncio.to_thread(load_snapshot, self.path, self._upstreams)
+        if loaded is None:
+            loaded = await asyncio.to_thread(load, self.path)
+        snapshot, front = await self._begin(loaded)
         server = snapshot.server
-        if server.tls is not None:
-            self._tls = await asyncio.to_thread(server_tls, server.tls)
-        self._front = Front(
-            snapshot, Flow(self.limit_store), self.metrics, self._access, self._is_ready
-        )
-        self._adopt(snapshot, warnings)
-        await self._serve_admin(snapshot)
+        await self._admin.open(self, snapshot.admin)
         self._listeners.append(
-            await open_listener(server.listen, self._front, self._tls, server.header_timeout)
+            await open_listener(server.listen, front, self._tls, server.header_timeout)
         )
         self._watcher = Watcher(self.path, self._content, self.reload)
         self._watcher.start()
-        # What is loaded by now lives as long as the process: the collector need not walk it again.
-        gc.collect()
-        gc.freeze()
+        _settle()
         log.info("sluicegate %s listens on %s", __version__, server.listen)
+
+    async def start_worker(self, loaded: Loaded, bound: Sequence[socket.socket]) -> None:
+        """Accepts on sockets that a supervisor has bound; admin and files are its business."""
+        snapshot, front = await self._begin(loaded)
+        for given in bound:
+            self._listeners.append(
+                await open_given(given, front, self._tls, snapshot.server.header_timeout)
+            )
+        _settle()
+
+    async def _begin(self, loaded: Loaded) -> tuple[Snapshot, Front]:
+        snapshot = await asyncio.to_thread(compile_snapshot, loaded, self._upstreams)
+        if snapshot.server.tls is not None:
+            self._tls = await asyncio.to_thread(server_tls, snapshot.server.tls)
+        front = self._front = Front(
+            snapshot, Flow(self.limit_store), self.metrics, self._access, self._is_ready
+        )
+        self._adopt(snapshot, [str(warning) for warning in loaded.warnings])
+        return snapshot, front
 
     async def stop(self) -> None:
         """Drains: readiness first, then the port, then requests in flight; lets go of all."""
@@ -176,8 +221,7 @@ class Gateway:
         if self._front is not None and self._snapshot is not None and self._listeners:
             await self._drain(self._front, self._snapshot)
         await self._upstreams.close()
-        for runner in self._runners:
-            await runner.cleanup()
+        await self._admin.close()
         await self.limit_store.close()
         log.info("stopped")
         await asyncio.to_thread(self._access.close)
@@ -217,36 +261,33 @@ class Gateway:
     def _content(self) -> str:
         return "" if self._snapshot is None else self._snapshot.content
 
-    async def _serve_admin(self, snapshot: Snapshot) -> None:
-        admin = snapshot.admin
-        await self._serve(make_admin_app(self, admin), admin.listen)
-        if admin.probes is not None:
-            await self._serve(make_probes_app(self), admin.probes)
 
-    async def _serve(self, app: web.Application, listen: Listen) -> None:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        self._runners.append(runner)
-        await runner.setup()
-        if listen.path is not None:
-            site: web.BaseSite = web.UnixSite(runner, listen.path)
-        else:
-            site = web.TCPSite(runner, listen.host, listen.port)
-        await site.start()
+def make_limit_store(metrics: Metrics) -> MemoryLimits:
+    """Where limits count."""
+    return MemoryLimits(_microseconds, metrics)
 
 
 # What is bound once: a reload that changes it is refused rather than half obeyed.
 _BOUND: Final = (
     ("server.listen", lambda s: s.server.listen),
     ("server.tls", lambda s: s.server.tls is None),
+    ("server.workers", lambda s: s.server.workers),
     ("admin.listen", lambda s: s.admin.listen),
     ("admin.probes", lambda s: s.admin.probes),
 )
 
 
-def _changed_bindings(current: Snapshot, new: Snapshot) -> list[str]:
+def changed_bindings(current: Snapshot, new: Snapshot) -> list[str]:
+    """The keys of what a reload would have to bind anew."""
     return [key for key, read in _BOUND if read(current) != read(new)]
 
 
 def _microseconds() -> int:
     """Now, in microseconds since the epoch."""
     return time.time_ns() // 1000
+
+
+def _settle() -> None:
+    """What is loaded by now lives as long as the process: the collector need not walk it again."""
+    gc.collect()
+    gc.freeze()

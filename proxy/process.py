@@ -3,12 +3,12 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from proxy import logs
 from proxy.app import Gateway
 from proxy.demo import curl_lines, start_origin
+from proxy.loops import loop_factory
 from proxy.policy.problem import ConfigError
 from proxy.resources import config_file
 
@@ -65,7 +65,7 @@ class Process:
 
 def _run(process: Process) -> int:
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(process.main())
     except ConfigError as failed:
         for problem in failed.problems:
@@ -79,12 +79,3 @@ def _run(process: Process) -> int:
     finally:
         logs.shutdown()
     return 0
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is installed; else asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

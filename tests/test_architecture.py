@@ -19,6 +19,7 @@ PACKAGE = ROOT / "proxy"
 FLOORS = {
     "core": 0,
     "resources": 0,
+    "loops": 0,
     "exchange": 1,
     "metrics": 1,
     "logs": 1,
@@ -30,9 +31,10 @@ FLOORS = {
     "admin": 6,
     "demo": 7,
     "app": 8,
-    "process": 9,
-    "cli": 10,
-    "__main__": 11,
+    "workers": 9,
+    "process": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 
 # What pure code needs of the standard library. No clock, chance, I/O, logging or event loop.

@@ -22,6 +22,9 @@ class Control(Protocol):
     def limit_store(self) -> LimitStore:
         """Where limits count."""
 
+    async def refresh(self) -> None:
+        """Brings the figures up to now, where other processes have them."""
+
     def snapshot(self) -> Snapshot | None:
         """The configuration in use; None before the first."""
 

@@ -140,10 +140,10 @@ def _make_incoming(message: Any, payload: Any, protocol: Any, writer: Any, task:
 
 
 class Listener:
-    """One open listening socket."""
+    """One open listening socket. `path` is that of a unix socket which ends with it."""
 
-    def __init__(self, listen: Listen, server: asyncio.Server) -> None:
-        self._listen = listen
+    def __init__(self, path: str | None, server: asyncio.Server) -> None:
+        self._path = path
         self._server = server
 
     @property
@@ -155,31 +155,49 @@ class Listener:
     async def close(self) -> None:
         """Stops accepting; open connections go on."""
         self._server.close()
-        if self._listen.path is not None:
+        if self._path is not None:
             with suppress(FileNotFoundError):
-                await asyncio.to_thread(os.unlink, self._listen.path)
+                await asyncio.to_thread(os.unlink, self._path)
 
 
 async def open_listener(
     listen: Listen, front: Front, tls: ssl.SSLContext | None, handshake_timeout: float
 ) -> Listener:
     """Binds and accepts. Raises OSError (with the address in it) where it cannot bind."""
-    missing = self_test()
-    if missing:
-        raise RuntimeError(f"this aiohttp does not fit: RequestHandler lacks {', '.join(missing)}")
     loop = asyncio.get_running_loop()
-    options: dict[str, Any] = {"backlog": BACKLOG, "ssl": tls}
-    if tls is not None:
-        options["ssl_handshake_timeout"] = handshake_timeout
+    options = _options(tls, handshake_timeout)
     if listen.path is not None:
-        await asyncio.to_thread(_clear_stale_socket, listen.path)
+        await asyncio.to_thread(clear_stale_socket, listen.path)
         server = await loop.create_unix_server(front.manager, listen.path, **options)
     else:
         server = await loop.create_server(front.manager, listen.host, listen.port, **options)
-    return Listener(listen, server)
+    return Listener(listen.path, server)
 
 
-def _clear_stale_socket(path: str) -> None:
+async def open_given(
+    bound: socket.socket, front: Front, tls: ssl.SSLContext | None, handshake_timeout: float
+) -> Listener:
+    """Accepts on a socket that somebody else has bound; a unix socket's path is theirs."""
+    loop = asyncio.get_running_loop()
+    options = _options(tls, handshake_timeout)
+    if bound.family == socket.AF_UNIX:
+        server = await loop.create_unix_server(front.manager, sock=bound, **options)
+    else:
+        server = await loop.create_server(front.manager, sock=bound, **options)
+    return Listener(None, server)
+
+
+def _options(tls: ssl.SSLContext | None, handshake_timeout: float) -> dict[str, Any]:
+    missing = self_test()
+    if missing:
+        raise RuntimeError(f"this aiohttp does not fit: RequestHandler lacks {', '.join(missing)}")
+    options: dict[str, Any] = {"backlog": BACKLOG, "ssl": tls}
+    if tls is not None:
+        options["ssl_handshake_timeout"] = handshake_timeout
+    return options
+
+
+def clear_stale_socket(path: str) -> None:
     """Removes a socket that a dead process left; a living one keeps its address."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):

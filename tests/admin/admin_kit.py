@@ -84,6 +84,9 @@ class Gateway:
     def upstream(self, plan: UpstreamPlan) -> Unsent:
         return Unsent(plan.name)
 
+    async def refresh(self) -> None:
+        """Its figures are always those of the moment."""
+
     def snapshot(self) -> Snapshot | None:
         return self.config
 
