@@ -151,6 +151,18 @@ class UpstreamTally(Tally):
         self.duration = Histogram()
 
 
+class StoreTally(Tally):
+    """One operation on the shared store: how long it took, whatever came of it, and how often it
+    gave no answer."""
+
+    __slots__ = ("duration", "errors")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.errors = 0
+        self.duration = Histogram()
+
+
 class Metrics:
     """Every tally of the process, by name."""
 
@@ -158,6 +170,10 @@ class Metrics:
         self.routes: dict[str, RouteTally] = {}
         self.limits: dict[str, LimitTally] = {}
         self.upstreams: dict[str, UpstreamTally] = {}
+        self.stores: dict[str, StoreTally] = {}
+        """By operation; none without a shared store."""
+        self.store_alarms: dict[str, int] = {"degraded": 0, "evicts": 0}
+        """1 where limits count without the shared store; where it may drop keys that count."""
         self.reloads: dict[str, int] = {"ok": 0, "failed": 0}
         self.no_route = self.route("none")
         self.workers: tuple[int, ...] = ()
@@ -172,13 +188,20 @@ class Metrics:
     def upstream(self, name: str) -> UpstreamTally:
         return self.upstreams.setdefault(name, UpstreamTally(name))
 
+    def store(self, operation: str) -> StoreTally:
+        return self.stores.setdefault(operation, StoreTally(operation))
+
     def dump(self) -> dict[str, Any]:
         """Every figure, as JSON can carry it."""
         families = {
             family: {name: tally.dump() for name, tally in getattr(self, family).items()}
             for family in _FAMILIES
         }
-        return {**families, "reloads": dict(self.reloads)}
+        return {
+            **families,
+            "reloads": dict(self.reloads),
+            "store_alarms": dict(self.store_alarms),
+        }
 
     def add(self, figures: dict[str, Any], *, gauges: bool = True) -> None:
         """Adds a dump of another process; without its gauges where that process has ended."""
@@ -187,6 +210,8 @@ class Metrics:
                 make(self, name).add(tally, gauges=gauges)
         for outcome, count in figures["reloads"].items():
             self.reloads[outcome] += count
+        for alarm, is_on in figures["store_alarms"].items() if gauges else ():
+            self.store_alarms[alarm] |= is_on
 
     def take(self, other: "Metrics") -> None:
         """Has the figures of the other one, which is not used on. The tallies stay the objects
@@ -195,12 +220,14 @@ class Metrics:
             for name, tally in getattr(other, family).items():
                 make(self, name).take(tally)
         self.reloads = other.reloads
+        self.store_alarms = other.store_alarms
 
 
 _FAMILIES: Final[dict[str, Callable[[Metrics, str], Tally]]] = {
     "routes": Metrics.route,
     "limits": Metrics.limit,
     "upstreams": Metrics.upstream,
+    "stores": Metrics.store,
 }
 
 
@@ -210,7 +237,10 @@ _BOUNDS: Final = (*map(str, DURATION_BUCKETS), "+Inf")
 
 
 def _histogram(
-    name: str, text: str, label: str, tallies: list[RouteTally] | list[UpstreamTally]
+    name: str,
+    text: str,
+    label: str,
+    tallies: list[RouteTally] | list[UpstreamTally] | list[StoreTally],
 ) -> HistogramMetricFamily:
     family = HistogramMetricFamily(name, text, labels=[label])
     for tally in tallies:
@@ -236,6 +266,8 @@ class TallyCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._traffic()
         yield from self._limits()
+        if self._metrics.stores:
+            yield from self._store()
         reloads = CounterMetricFamily(
             "sluicegate_config_reloads", "Attempts to reload the configuration.", labels=["outcome"]
         )
@@ -296,6 +328,32 @@ class TallyCollector(Collector):
             overflow.add_metric([tally.name], tally.overflow)
         yield decisions
         yield overflow
+
+    def _store(self) -> Iterator[Metric]:
+        tallies = list(self._metrics.stores.copy().values())
+        errors = CounterMetricFamily(
+            "sluicegate_store_errors",
+            "Calls that the shared store gave no answer to: too late, not connected, refused.",
+            labels=["operation"],
+        )
+        for tally in tallies:
+            errors.add_metric([tally.name], tally.errors)
+        yield errors
+        yield _histogram(
+            "sluicegate_store_duration_seconds",
+            "From a call to the shared store to its answer or failure.",
+            "operation",
+            tallies,
+        )
+        alarms = GaugeMetricFamily(
+            "sluicegate_store_alarm",
+            "1 while limits count without the shared store (degraded); "
+            "where it may drop keys that count (evicts).",
+            labels=["alarm"],
+        )
+        for alarm, is_on in self._metrics.store_alarms.copy().items():
+            alarms.add_metric([alarm], is_on)
+        yield alarms
 
 
 class _Scrape(Collector):

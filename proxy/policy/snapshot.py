@@ -15,6 +15,7 @@ from proxy.core.keys import KeyTemplate, WhenRule
 from proxy.core.limits.decision import Algorithm
 from proxy.core.matching import Rewrite, RouteTable
 from proxy.core.message import Upstream
+from proxy.core.store_urls import StoreUrl
 from proxy.metrics import LimitTally, RouteTally
 
 Network = IPv4Network | IPv6Network
@@ -130,6 +131,27 @@ class UpstreamPlan:
     dns_refresh: float
     tls: UpstreamTls
     host_header: Literal["preserve", "upstream"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTls:
+    """TLS towards the store; `ca` None is the system's authorities."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StorePlan:
+    """Where limits count, and how long an answer may take."""
+
+    url: StoreUrl
+    prefix: str = "sg"
+    timeout: float = 0.05
+    on_failure: Literal["local", "allow", "deny"] = "local"
+    tls: StoreTls = StoreTls()
 
 
 @dataclass(frozen=True, slots=True)

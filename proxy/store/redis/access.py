@@ -1,0 +1,126 @@
+"""How to get in at a Redis server: address, credentials, database, TLS; for our own connections
+and for redis-py's.
+
+Every socket of redis-py has explicit timeouts and no retries: whoever calls decides about those.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from proxy.policy.snapshot import StorePlan, StoreTls
+from proxy.store.redis.connection import Connection, Word
+
+CONNECT_TIMEOUT: Final = 1.0
+"""Seconds for a connection and its handshake, and for one answer to redis-py."""
+CLIENT_NAME: Final = "sluicegate"
+
+
+class Address(NamedTuple):
+    """host and port, or a unix socket's path."""
+
+    host: str
+    port: int
+    socket: str | None = None
+
+    def __str__(self) -> str:
+        if self.socket is not None:
+            return f"unix:{self.socket}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What every server of one store is asked with."""
+
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: int = 0
+    tls: StoreTls | None = None
+    """None: in the clear."""
+
+    @classmethod
+    def of(cls, plan: StorePlan) -> "Access":
+        url = plan.url
+        return cls(url.username, url.password, url.database, plan.tls if url.tls else None)
+
+    def handshake(self) -> list[tuple[Word, ...]]:
+        """The commands that must succeed before any other, in order."""
+        commands: list[tuple[Word, ...]] = []
+        if self.password is not None:
+            user = () if self.username is None else (self.username,)
+            commands.append((b"AUTH", *user, self.password))
+        if self.database:
+            commands.append((b"SELECT", self.database))
+        return commands
+
+    async def connect(
+        self, address: Address, on_lost: Callable[[Connection, str], None]
+    ) -> Connection:
+        """A connection without its handshake. Raises OSError."""
+        loop = asyncio.get_running_loop()
+
+        def make() -> Connection:
+            return Connection(loop, on_lost)
+
+        if address.socket is not None:
+            return (await loop.create_unix_connection(make, address.socket))[1]
+        context = None
+        if self.tls is not None:  # read anew each time: certificates are renewed
+            context = await asyncio.to_thread(client_context, self.tls)
+        return (await loop.create_connection(make, address.host, address.port, ssl=context))[1]
+
+    def client(self, address: Address, **more: Any) -> "Redis":
+        """redis-py's client for one server; `more` takes precedence."""
+        options: dict[str, Any] = {
+            "username": self.username,
+            "password": self.password,
+            "db": self.database,
+            "socket_timeout": CONNECT_TIMEOUT,
+            "socket_connect_timeout": CONNECT_TIMEOUT,
+            "retry": Retry(NoBackoff(), 0),
+            "client_name": CLIENT_NAME,
+            "protocol": 2,
+            **self._tls_options(),
+        }
+        if address.socket is not None:
+            options["unix_socket_path"] = address.socket
+        else:
+            options |= {"host": address.host, "port": address.port}
+        return Redis(**(options | more))
+
+    def _tls_options(self) -> dict[str, Any]:
+        tls = self.tls
+        if tls is None:
+            return {}
+        return {
+            "ssl": True,
+            "ssl_ca_certs": _text(tls.ca),
+            "ssl_certfile": _text(tls.cert),
+            "ssl_keyfile": _text(tls.key),
+            "ssl_cert_reqs": "required" if tls.verify else "none",
+            "ssl_check_hostname": tls.verify,
+        }
+
+
+def client_context(tls: StoreTls) -> ssl.SSLContext:
+    """The context for connections under `tls`. Reads files: belongs in a thread. Raises OSError
+    (which ssl.SSLError is) where one cannot be used."""
+    context = ssl.create_default_context(cafile=tls.ca)
+    if tls.cert is not None:
+        context.load_cert_chain(tls.cert, tls.key)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,66 @@
+"""What the store's parts ask of the road to Redis, whatever stands at its end."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+PROBE_EXPIRY: Final = 1000
+"""Milliseconds that a probe's key lives."""
+
+
+class Script(Protocol):
+    """A Lua script, ready to run."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def sha(self) -> str:
+        """SHA-1 of the source, lower-case hex."""
+
+
+class Road(Protocol):
+    """Calls to one Redis server, to the primary that Sentinels name, or to a Cluster."""
+
+    @property
+    def cluster(self) -> bool: ...
+
+    def slot(self, key: bytes) -> int:
+        """The key's hash slot; 0 where there is no cluster."""
+
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes | int | str],
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """One script on the server of keys[0]: EVALSHA, and EVAL where that is not known there.
+
+        `timeout` (seconds) instead of the store's own. Raises StoreError.
+        """
+
+    async def probe(self) -> None:
+        """Writes one small key that expires, on every server that has a part of the keys: whether
+        the store could count now. Raises StoreError."""
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        """Raises StoreError."""
+
+    def subscribe(
+        self, channel: str, callback: Callable[[bytes], None], lost: Callable[[], None]
+    ) -> None:
+        """`callback` gets every message from now on, as far as the subscription holds; `lost` is
+        called whenever messages may have been missed. It is renewed by itself."""
+
+    async def up(self, seconds: float) -> bool:
+        """Waits for the first connection, for so long at most; whether there is one."""
+
+    def status(self) -> dict[str, object]:
+        """For the operator: where it leads, whether it is connected, what is wrong."""
+
+    async def close(self) -> None:
+        """Ends every connection."""
