@@ -1,0 +1,47 @@
+"""The names of keys in Redis, and the cluster slots that they fall into.
+
+    PREFIX:l:{KEY}:SPACE      the state of one limit for one key
+
+KEY is the 128-bit hash of the request's key parts, in base64. As the hash tag it decides the slot,
+so all limits that count the same caller are in one slot and cost one round trip together. SPACE is
+a 64-bit hash of the limit's space. Neither says who the caller is.
+"""
+
+from binascii import b2a_base64, crc_hqx
+from hashlib import blake2b
+from typing import Final
+
+SLOTS: Final = 16_384
+
+
+def slot_of(key: bytes) -> int:
+    """The cluster slot of any key (0 to 16,383): CRC16 of the hash tag, or of the whole key where
+    it has none (Redis Cluster specification, "Hash tags")."""
+    opening = key.find(b"{")
+    if opening >= 0:
+        closing = key.find(b"}", opening + 1)
+        if closing > opening + 1:
+            key = key[opening + 1 : closing]
+    return crc_hqx(key, 0) % SLOTS
+
+
+class LimitKeys:
+    """Builds the names of limit states under one prefix."""
+
+    __slots__ = ("_head", "reset_channel")
+
+    def __init__(self, prefix: str) -> None:
+        if "{" in prefix or "}" in prefix:
+            raise ValueError("a prefix with braces would decide the slot of every key")
+        self._head = f"{prefix}:l:{{".encode()
+        self.reset_channel = f"{prefix}:reset"
+        """Where the names of keys that were reset are published."""
+
+    def tail(self, space: str) -> bytes:
+        """What the names of one limit space end in: worth keeping, as it takes a hash."""
+        digest = blake2b(space.encode(), digest_size=8).digest()
+        return b"}:" + b2a_base64(digest, newline=False).rstrip(b"=")
+
+    def name(self, key: bytes, tail: bytes) -> bytes:
+        """The name for a 16-byte key hash and the `tail` of a space."""
+        return self._head + b2a_base64(key, newline=False)[:22] + tail
