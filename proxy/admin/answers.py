@@ -25,19 +25,26 @@ _NAMES: Final = {
 
 class Refusal(Exception):
     """Ends a call with a problem. `detail` is one sentence for the operator; `fields` are further
-    header lines, `members` further members of the JSON."""
+    header lines, `members` further members of the JSON. `name` says more than the status does."""
 
-    def __init__(self, status: int, detail: str, *fields: tuple[str, str], **members: Any) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *fields: tuple[str, str],
+        name: str | None = None,
+        **members: Any,
+    ) -> None:
         super().__init__(detail)
+        self.name = name or _NAMES.get(status, "bad-request")
         self.status = status
         self.detail = detail
         self.fields = fields
         self.members = members
 
     def response(self) -> web.Response:
-        name = _NAMES.get(self.status, "bad-request")
         reply = typed_problem(
-            f"urn:sluicegate:problem:{name}",
+            f"urn:sluicegate:problem:{self.name}",
             self.status,
             HTTPStatus(self.status).phrase,
             self.detail,

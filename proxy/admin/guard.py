@@ -22,6 +22,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from proxy.admin.answers import Refusal
 from proxy.policy.snapshot import AdminPlan
+from proxy.store.ports import StoreError
 
 PUBLIC: Final = frozenset(("/livez", "/readyz"))
 """Paths that need no token: an orchestrator's probes carry none."""
@@ -112,6 +113,8 @@ async def tell_errors(
         response = await handler(request)
     except Refusal as refusal:
         response = refusal.response()
+    except StoreError as trouble:
+        response = _refusal_for_store(trouble).response()
     except web.HTTPException as error:
         response = _refusal_for(error).response()
     except Exception:
@@ -121,6 +124,15 @@ async def tell_errors(
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Server"] = "sluicegate"
     return response
+
+
+def _refusal_for_store(trouble: StoreError) -> Refusal:
+    return Refusal(
+        503,
+        f"the store gave no answer to rely on: {trouble.reason}: {trouble.detail}",
+        ("Retry-After", "1"),
+        name="store-unavailable",
+    )
 
 
 def _refusal_for(error: web.HTTPException) -> Refusal:

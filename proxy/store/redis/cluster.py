@@ -52,7 +52,7 @@ class ClusterRoad:
         self._access = Access.of(plan)
         self._seeds = [Address(*node) for node in plan.url.nodes]
         self._eviction = Eviction(metrics)
-        self._scripts: dict[str, str] = {}
+        self._scripts: dict[str, bytes] = {}
         self._slots: list[Address | None] = [None] * SLOTS
         self._links: dict[Address, Link] = {}
         self._redirected: dict[Address, float] = {}  # when a redirect led there last

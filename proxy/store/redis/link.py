@@ -39,7 +39,7 @@ class Link:
         self,
         access: Access,
         find: Callable[[], Awaitable[Address]],
-        scripts: dict[str, str],
+        scripts: dict[str, bytes],
         *,
         primary: bool = False,
         greet: Callable[["Link"], Awaitable[None]] | None = None,
