@@ -4,13 +4,16 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from proxy import logs
 from proxy.app import Gateway
 from proxy.demo import curl_lines, start_origin
 from proxy.loops import loop_factory
+from proxy.policy.load import Loaded
 from proxy.policy.problem import ConfigError
 from proxy.resources import config_file
+from proxy.workers.supervisor import Supervisor, read
 
 
 def run(path: Path) -> int:
@@ -33,14 +36,19 @@ class Process:
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def main(self) -> None:
-        """Serves until SIGTERM or SIGINT. Raises what `Gateway.start` raises."""
-        gateway = Gateway(self._path)
+        """Serves until SIGTERM or SIGINT.
+
+        Raises ConfigError, OSError where an address cannot be bound, RuntimeError where a worker
+        does not start.
+        """
         loop = asyncio.get_running_loop()
         for stopping in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(stopping, self._on_stop, loop)
+        loaded, sources = await asyncio.to_thread(read, self._path)
+        gateway = self._gateway(loaded, sources)
         origin = await start_origin("127.0.0.1", 9001) if self._demo else None
         try:
-            await gateway.start()
+            await gateway.start(loaded)
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup, gateway)
             snapshot = gateway.snapshot()
             if self._demo and snapshot is not None:
@@ -51,13 +59,17 @@ class Process:
             if origin is not None:
                 await origin.cleanup()
 
+    def _gateway(self, loaded: Loaded, sources: dict[str, Any]) -> Gateway | Supervisor:
+        workers = loaded.draft.server.section.workers
+        return Supervisor(self._path, workers, sources) if workers > 1 else Gateway(self._path)
+
     def _on_stop(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._stop.is_set():  # asked twice: do not wait for the drain
             for task in asyncio.all_tasks(loop):
                 task.cancel()
         self._stop.set()
 
-    def _on_hangup(self, gateway: Gateway) -> None:
+    def _on_hangup(self, gateway: Gateway | Supervisor) -> None:
         task: asyncio.Task[object] = asyncio.ensure_future(gateway.reload())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
