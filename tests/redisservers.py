@@ -17,6 +17,8 @@ from typing import Any
 
 import redis
 
+from proxy.policy.snapshot import StorePlan, StoreUrl
+
 PATIENCE = 10.0
 """Seconds that a server may take to come up, or a condition to become true."""
 
@@ -255,3 +257,9 @@ class RedisServers:
         for server in self.started:
             server.kill()
         self.started.clear()
+
+
+def store_plan(*servers: RedisServer, kind: str = "redis", **settings: Any) -> StorePlan:
+    """The store of a server, of a cluster's nodes (`kind="cluster"`), or of sentinels."""
+    nodes = tuple((server.host, server.port) for server in servers)
+    return StorePlan(StoreUrl(kind, nodes), **settings)

@@ -27,7 +27,7 @@ class ScriptError(Exception):
 
 
 class Script:
-    """One script, ready for EVALSHA: `source` (bytes), `sha` (its SHA-1 in hex)."""
+    """One script, ready for EVALSHA: `source` (bytes), and `sha`, its SHA-1 in hex."""
 
     __slots__ = ("_args", "_args_per_key", "_keys", "_more_keys", "name", "sha", "source")
 

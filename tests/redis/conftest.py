@@ -1,7 +1,23 @@
 """Redis servers for the tests of this folder: real ones, each test with an empty one."""
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
+import uvloop
 from redisservers import BINARIES, RedisServer, RedisServers
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """asyncio's own loop; the road's calls and troubles on uvloop, which production uses."""
+    loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    if item.path.name == "test_road_calls.py":
+        return loops
+    if item.path.name.startswith(("test_road", "test_trouble")):
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,103 @@
+"""Denials that are remembered, so that a client that hammers does not reach the store.
+
+Rules:
+- For `REMEMBER` seconds at most, and never longer than until the request could pass, by this
+  process's own clock, counted from when the store was asked. So not across the end of a window.
+- For the cost that was denied and for higher ones (which are told the wait of the lower).
+- Not for shadow limits, nor for limits whose charges are refunded: those may turn earlier.
+- Not after a reload has changed the limit's parameters, and not after a reset, anywhere.
+- `most` at most; the oldest goes first.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from proxy.core.limits.decision import Decision
+from proxy.policy.snapshot import LimitVariant
+from proxy.store.ports import Charge
+
+REMEMBER: Final = 1.0
+
+
+class _Denial(NamedTuple):
+    """A denial of `cost` that was asked for at `asked` and holds until `until` (seconds)."""
+
+    until: float
+    asked: float
+    cost: int
+    variant: LimitVariant
+    decision: Decision
+
+
+def unasked(charge: Charge) -> Decision:
+    """What is said of a limit that was not asked, as another has refused the request: nothing
+    that a client would see."""
+    return Decision(True, charge.variant.capacity, 0, 0, 0)
+
+
+class Denials:
+    """Remembered denials by the name of the key. `clock` gives seconds and never runs back."""
+
+    __slots__ = ("_clock", "_held", "_most", "forgotten")
+
+    def __init__(self, clock: Callable[[], float], most: int) -> None:
+        self._clock = clock
+        self._most = most
+        self._held: dict[bytes, _Denial] = {}
+        self.forgotten = 0
+        """Grows with every reset: what was asked before one is not remembered after it."""
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def answer(self, charges: Sequence[Charge], names: Sequence[bytes]) -> list[Decision] | None:
+        """The answer to a request that a remembered denial refuses; None where none does."""
+        now = self._clock()
+        answers: list[Decision] | None = None
+        for place, charge in enumerate(charges):
+            denial = self._held.get(names[place])
+            if denial is None or charge.shadow or charge.cost < denial.cost:
+                continue
+            if now >= denial.until or denial.variant is not charge.variant:
+                del self._held[names[place]]
+                continue
+            if answers is None:
+                answers = [unasked(charge) for charge in charges]
+            said = denial.decision
+            gone = int((now - denial.asked) * 1_000_000)
+            answers[place] = Decision(
+                False, 0, max(1, said.reset - gone), max(1, said.retry_after - gone), 0
+            )
+        return answers
+
+    def remember(
+        self,
+        charges: Sequence[Charge],
+        names: Sequence[bytes],
+        decisions: Sequence[Decision],
+        asked: float,
+        forgotten: int,
+    ) -> None:
+        """Remembers what was denied to a request that was sent at `asked`, when `forgotten` was
+        that. The caller leaves out limits that are refunded."""
+        if forgotten != self.forgotten or len(set(names)) != len(names):
+            return  # a key that was asked twice denies both together, not each
+        held = self._held
+        for charge, name, decision in zip(charges, names, decisions, strict=True):
+            if decision.allowed or charge.shadow:
+                continue
+            until = asked + min(REMEMBER, decision.retry_after / 1_000_000)
+            held.pop(name, None)
+            if len(held) >= self._most:
+                del held[next(iter(held))]
+            held[name] = _Denial(until, asked, charge.cost, charge.variant, decision)
+
+    def forget(self, name: bytes) -> None:
+        """A key was reset."""
+        self.forgotten += 1
+        self._held.pop(name, None)
+
+    def forget_all(self) -> None:
+        """Resets may have been missed."""
+        self.forgotten += 1
+        self._held.clear()

@@ -1,0 +1,297 @@
+"""Limits counted in Redis: one call of lua/admit.lua per request, whatever the number of limits.
+
+Rules:
+- The server decides, by its clock: all or none. What it cannot be asked is a StoreError, never an
+  admission.
+- In a cluster, charges in several slots go in groups, one after another in a fixed order: enforced
+  ones by slot, those with a leaky_bucket last (it cannot be refunded), then the shadow ones, which
+  are charged only if all the others admit. A refusal refunds the groups before it, and only asks
+  those after it. Others may be refused for that moment; nobody is admitted beyond a limit.
+- A denial is remembered for a moment; see `proxy.store.redis.denials`.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+from proxy.core.limits import ALGORITHMS
+from proxy.core.limits.decision import Decision
+from proxy.policy.snapshot import LimitVariant
+from proxy.store.keys import LimitKeys
+from proxy.store.ports import Charge, StoreError
+from proxy.store.redis.denials import Denials, unasked
+from proxy.store.redis.road_port import Road
+from proxy.store.scripts import Script, script
+
+# Read when the program starts: never on the event loop.
+_ADMIT: Final = script("admit")
+_REFUND: Final = script("refund")
+_RESET: Final = script("reset")
+_PACKED: Final = Struct("<BBddddd")  # as lua/include/charges.lua reads it
+_NUMBERS: Final = {name: number for number, name in enumerate(ALGORITHMS, 1)}
+_WIDTH: Final = 5  # numbers per charge in an answer
+_CHARGE, _PEEK, _REFUSED = b"charge", b"peek", b"refused"
+
+
+class _Words:
+    """A variant as calls spell it: the tail of its keys' names, and its packed charges."""
+
+    __slots__ = ("_charges", "_packed", "tail", "variant")
+
+    def __init__(self, variant: LimitVariant, tail: bytes) -> None:
+        params = variant.params
+        self.variant = variant
+        self.tail = tail
+        self._packed = (
+            params.amount,
+            params.period,
+            getattr(params, "tick", 0),
+            getattr(params, "volume", 0),
+        )
+        self._charges: dict[tuple[int, bool], bytes] = {}
+
+    def charge(self, cost: int, shadow: bool) -> bytes:
+        packed = self._charges.get((cost, shadow))
+        if packed is None:
+            number = _NUMBERS[self.variant.algorithm.name]
+            packed = _PACKED.pack(number, shadow, cost, *self._packed)
+            if len(self._charges) < 64:  # costs come from headers, too
+                self._charges[cost, shadow] = packed
+        return packed
+
+
+class _Asked(NamedTuple):
+    """A request's charges (or some of them) as a call names them."""
+
+    charges: Sequence[Charge]
+    names: Sequence[bytes]
+    words: Sequence[bytes]
+
+    def part(self, places: Sequence[int]) -> "_Asked":
+        return _Asked(
+            [self.charges[p] for p in places],
+            [self.names[p] for p in places],
+            [self.words[p] for p in places],
+        )
+
+
+class RedisLimits:
+    """A LimitStore over a Road, which it closes with itself.
+
+    `timeout`: seconds for a whole request where it takes several calls; None is the road's own
+    for each. `now` gives µs since the epoch in place of the server's clock, for tests.
+    """
+
+    def __init__(
+        self,
+        road: Road,
+        prefix: str,
+        *,
+        timeout: float | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], int] | None = None,
+        max_remembered: int = 10_000,
+    ) -> None:
+        self._road = road
+        self._keys = LimitKeys(prefix)
+        self._timeout = timeout
+        self._monotonic = monotonic
+        self._now = now
+        self._words: dict[int, _Words] = {}
+        self._denials = Denials(monotonic, max_remembered)
+        self._refundable: set[str] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        denials = self._denials
+        road.subscribe(self._keys.reset_channel, denials.forget, denials.forget_all)
+
+    async def admit(self, charges: Sequence[Charge]) -> list[Decision]:
+        """As the port says. Raises StoreError; where it does, what was charged is given back."""
+        if not charges:
+            return []
+        asked = self._spell(charges)
+        if self._denials:
+            remembered = self._denials.answer(charges, asked.names)
+            if remembered is not None:
+                return remembered
+        if self._road.cluster and len(charges) > 1:
+            slots = [self._road.slot(name) for name in asked.names]
+            if slots.count(slots[0]) != len(slots):
+                return await self._admit_groups(asked, slots)
+        at = self._monotonic()
+        forgotten = self._denials.forgotten
+        decisions, _ = await self._ask(_ADMIT, _CHARGE, asked)
+        for decision in decisions:
+            if not decision.allowed:
+                self._remember(asked, decisions, at, forgotten)
+                break
+        return decisions
+
+    async def peek(self, charge: Charge) -> Decision:
+        decisions, _ = await self._ask(_ADMIT, _PEEK, self._spell([charge]))
+        return decisions[0]
+
+    async def reset(self, space: str, key: bytes) -> None:
+        """As the port says; every process on this store hears of it. Raises StoreError."""
+        name = self._keys.name(key, self._keys.tail(space))
+        await self._run(_RESET, [name], [self._keys.reset_channel])
+        self._denials.forget(name)
+
+    async def close(self) -> None:
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
+        await self._road.close()
+
+    def _remember(
+        self, asked: _Asked, decisions: Sequence[Decision], at: float, forgotten: int
+    ) -> None:
+        if self._refundable:
+            kept = [
+                place
+                for place, charge in enumerate(asked.charges)
+                if charge.variant.space not in self._refundable
+            ]
+            asked, decisions = asked.part(kept), [decisions[place] for place in kept]
+        self._denials.remember(asked.charges, asked.names, decisions, at, forgotten)
+
+    # Calls
+
+    def _spell(self, charges: Sequence[Charge]) -> _Asked:
+        names: list[bytes] = []
+        words: list[bytes] = []
+        known = self._words
+        for charge in charges:
+            variant = charge.variant
+            spelt = known.get(id(variant))
+            if spelt is None:
+                if len(known) > 10_000:  # variants of snapshots that are gone
+                    known.clear()
+                # It holds the variant, so nothing else gets this id.
+                spelt = known[id(variant)] = _Words(variant, self._keys.tail(variant.space))
+            names.append(self._keys.name(charge.key, spelt.tail))
+            words.append(spelt.charge(charge.cost, charge.shadow))
+        return _Asked(charges, names, words)
+
+    async def _ask(
+        self, which: Script, how: bytes, asked: _Asked, timeout: float | None = None
+    ) -> tuple[list[Decision], int]:
+        """A script's answer: a Decision per charge, and the server's time."""
+        now = b"" if self._now is None else b"%d" % self._now()
+        reply = await self._run(which, asked.names, (now, how, *asked.words), timeout)
+        if type(reply) is not list or len(reply) != _WIDTH * len(asked.names) + 1:
+            raise StoreError("refused", f"{which.name}.lua answered something else: {reply!r}")
+        if len(reply) == _WIDTH + 1:
+            allowed, remaining, reset, retry_after, delay, at = reply
+            return [Decision(allowed == 1, remaining, reset, retry_after, delay)], at
+        decisions = [
+            Decision(reply[place] == 1, *reply[place + 1 : place + _WIDTH])
+            for place in range(0, len(reply) - 1, _WIDTH)
+        ]
+        return decisions, reply[-1]
+
+    async def _run(
+        self,
+        which: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes | int | str],
+        timeout: float | None = None,
+    ) -> Any:
+        which.check(len(keys), len(args))
+        return await self._road.run(which, keys, args, timeout=timeout)
+
+    # Several slots
+
+    async def _admit_groups(self, asked: _Asked, slots: Sequence[int]) -> list[Decision]:
+        self._refundable.update(charge.variant.space for charge in asked.charges)
+        answers = [unasked(charge) for charge in asked.charges]
+        until = None if self._timeout is None else self._monotonic() + self._timeout
+        taken: list[tuple[Sequence[int], int]] = []
+        refused = False
+        for places in _groups(asked.charges, slots):
+            part = asked.part(places)
+            try:
+                decisions, at = await self._ask(
+                    _ADMIT, _REFUSED if refused else _CHARGE, part, self._left(until)
+                )
+            except StoreError:
+                if refused or all(charge.shadow for charge in part.charges):
+                    continue  # what the request is told is settled without these
+                self._give_back_later(asked, taken)
+                raise
+            _put(answers, places, decisions)
+            if refused:
+                continue
+            refused = _denied(part.charges, decisions)
+            if refused:
+                for earlier, when in reversed(taken):
+                    _put(answers, earlier, await self._give_back(asked.part(earlier), when, until))
+            else:
+                taken.append((places, at))
+        return answers
+
+    def _left(self, until: float | None) -> float | None:
+        if until is None:
+            return None
+        left = until - self._monotonic()
+        if left <= 0:
+            raise StoreError("timeout", "the time for this request is over")
+        return left
+
+    async def _give_back(self, part: _Asked, when: int, until: float | None) -> list[Decision]:
+        """Refunds one group; what its limits say then. A group that cannot be reached stays
+        charged, which refuses others but admits nobody."""
+        # Sent even where the time is over, for what it does rather than for what it says.
+        left = None if until is None else max(0.001, until - self._monotonic())
+        try:
+            decisions, _ = await self._ask(_REFUND, b"%d" % when, part, left)
+        except StoreError:
+            return [unasked(charge) for charge in part.charges]
+        return decisions
+
+    def _give_back_later(self, asked: _Asked, taken: list[tuple[Sequence[int], int]]) -> None:
+        """Refunds groups without keeping the request, which goes on elsewhere."""
+
+        async def give_back() -> None:
+            for places, when in reversed(taken):
+                await self._give_back(asked.part(places), when, None)
+
+        if taken:
+            task = asyncio.get_running_loop().create_task(give_back())
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+
+def _denied(charges: Sequence[Charge], decisions: Sequence[Decision]) -> bool:
+    """Whether an enforced limit denied."""
+    return any(
+        not (decision.allowed or charge.shadow)
+        for charge, decision in zip(charges, decisions, strict=True)
+    )
+
+
+def _put(answers: list[Decision], places: Sequence[int], decisions: Sequence[Decision]) -> None:
+    for place, decision in zip(places, decisions, strict=True):
+        answers[place] = decision
+
+
+def _groups(charges: Sequence[Charge], slots: Sequence[int]) -> list[list[int]]:
+    """The places of the charges by slot, in the order in which they are asked."""
+    enforced: dict[int, list[int]] = {}
+    shadow: dict[int, list[int]] = {}
+    last: set[int] = set()
+    for place, (charge, slot) in enumerate(zip(charges, slots, strict=True)):
+        if charge.shadow:
+            shadow.setdefault(slot, []).append(place)
+        else:
+            enforced.setdefault(slot, []).append(place)
+            if charge.variant.algorithm.name == "leaky_bucket":
+                last.add(slot)
+    order = sorted(enforced, key=lambda slot: (slot in last, slot))
+    if order and order[-1] in shadow:  # asked together with what is asked last of the enforced
+        places = enforced[order[-1]]
+        places.extend(shadow.pop(order[-1]))
+        places.sort()
+    return [enforced[slot] for slot in order] + [shadow[slot] for slot in sorted(shadow)]
