@@ -25,7 +25,7 @@ from hiredis import ProtocolError, Reader, pack_command
 
 from proxy.store.ports import StoreError
 
-EXTENSIONS: Final = 3
+EXTENSIONS: Final = 2
 SILENCE: Final = 1.0
 _HIGH_WATER: Final = 16 * 1024 * 1024  # bytes that the kernel has not taken
 

@@ -97,12 +97,12 @@ class Link:
         tail = (len(keys), *keys, *args)
         reply = await connection.call(pack((b"EVALSHA", sha, *tail)), timeout, asking=asking)
         if type(reply) is not ErrorReply and type(reply) is not StoreError:
-            self._scripts[sha] = script.source
             return reply
         if not isinstance(reply, ErrorReply) or reply.code != "NOSCRIPT":
             raise reply
         # Only the first of many that were under way brings the source again: the others' new
         # calls come after it on the same connection.
+        self._scripts[sha] = script.source
         on_its_way = connection.scripts_sent
         if sha in on_its_way:
             again = pack((b"EVALSHA", sha, *tail))
