@@ -20,6 +20,7 @@ from proxy.policy.load import Loaded, load
 from proxy.policy.models.leaves import Section
 from proxy.policy.models.limits import LimitSection, OverrideSection
 from proxy.policy.models.routes import HeaderEditsSection, RouteSection
+from proxy.policy.models.store import OnFailure, StoreTlsSection
 from proxy.policy.models.upstreams import UpstreamSection, UpstreamTlsSection
 from proxy.policy.snapshot import (
     AdminPlan,
@@ -31,6 +32,8 @@ from proxy.policy.snapshot import (
     ServerPlan,
     ServerTls,
     Snapshot,
+    StorePlan,
+    StoreTls,
     UpstreamPlan,
     UpstreamTls,
 )
@@ -59,7 +62,8 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
     upstream_plans = {
         name: _upstream(draft, name, part.section) for name, part in draft.upstreams.items()
     }
-    limits = {name: _limit(name, part.section, live) for name, part in draft.limits.items()}
+    store = _store(draft)
+    limits = {name: _limit(name, part.section, store, live) for name, part in draft.limits.items()}
     upstreams = {name: live.upstream(plan) for name, plan in upstream_plans.items()}
     routes: dict[str, RoutePlan] = {}
     matches: list[tuple[RouteMatch, RoutePlan]] = []
@@ -84,6 +88,7 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
         server=_server(draft),
         log=_log(draft),
         admin=_admin(draft),
+        store=store,
         upstreams=upstream_plans,
         limits=limits,
         routes=routes,
@@ -117,6 +122,14 @@ def _admin(draft: Draft) -> AdminPlan:
     return AdminPlan(admin.listen, admin.token, frozenset(admin.hosts), admin.probes)
 
 
+def _store(draft: Draft) -> StorePlan:
+    store = draft.store.section
+    tls = StoreTls()
+    if store.tls is not None:
+        tls = StoreTls(*_tls_files(draft, store.tls), store.tls.verify)
+    return StorePlan(store.url, store.prefix, store.timeout, store.on_failure, tls)
+
+
 def _upstream(draft: Draft, name: str, upstream: UpstreamSection) -> UpstreamPlan:
     settings = {key: getattr(upstream, key) for key in type(upstream).model_fields}
     settings |= {
@@ -128,10 +141,16 @@ def _upstream(draft: Draft, name: str, upstream: UpstreamSection) -> UpstreamPla
 
 
 def _upstream_tls(draft: Draft, tls: UpstreamTlsSection) -> UpstreamTls:
+    return UpstreamTls(*_tls_files(draft, tls), tls.server_name, tls.verify)
+
+
+def _tls_files(
+    draft: Draft, tls: UpstreamTlsSection | StoreTlsSection
+) -> tuple[Path | None, Path | None, Path | None]:
     ca, cert, key = (
         None if path is None else draft.resolve(path) for path in (tls.ca, tls.cert, tls.key)
     )
-    return UpstreamTls(ca, cert, key, tls.server_name, tls.verify)
+    return ca, cert, key
 
 
 def _rewrite(route: RouteSection) -> Rewrite | None:
@@ -148,27 +167,32 @@ def _edits(edits: HeaderEditsSection | None) -> HeaderEdits | None:
     return HeaderEdits(values, frozenset(name.lower() for name in edits.remove))
 
 
-def _limit(name: str, limit: LimitSection, live: Live) -> LimitPlan:
+def _limit(name: str, limit: LimitSection, store: StorePlan, live: Live) -> LimitPlan:
     base = terms_of(limit)
     assert base is not None
+    on_failure = limit.on_store_failure or store.on_failure
     overrides = []
     for override in limit.overrides:
         terms = terms_of(limit, override)
-        variant = None if terms is None else _variant(name, limit, terms, override)
+        variant = None if terms is None else _variant(name, limit, terms, override, on_failure)
         overrides.append((WhenRule.parse(override.when), variant))
     return LimitPlan(
         name=name,
         algorithm=limit.algorithm,
         key=KeyTemplate.parse(limit.key),
         charge=limit.charge,
-        base=_variant(name, limit, base, None),
+        base=_variant(name, limit, base, None, on_failure),
         overrides=tuple(overrides),
         tally=live.metrics.limit(name),
     )
 
 
 def _variant(
-    name: str, limit: LimitSection, terms: Terms, override: OverrideSection | None
+    name: str,
+    limit: LimitSection,
+    terms: Terms,
+    override: OverrideSection | None,
+    on_failure: OnFailure,
 ) -> LimitVariant:
     params = terms.compile()
     quota = terms.algorithm.quota(params)
@@ -191,17 +215,19 @@ def _variant(
         cost=terms.cost if isinstance(terms.cost, int) else None,
         cost_header=None if fixed else str(terms.cost),
         shadow=terms.mode == "shadow",
+        on_failure=on_failure,
     )
 
 
 def config_hash(draft: Draft) -> str:
     """Hex digest of the effective configuration: defaults and variables filled in, wherever it
-    was written. Without the admin token, which nobody should be able to try out on it."""
+    was written. Without the admin token and the store's password, which nobody should be able
+    to try out on it."""
     effective = {
         "server": _plain(draft.server.section),
         "log": _plain(draft.log.section),
         "admin": _plain(draft.admin.section) | {"token": None},
-        "store": _plain(draft.store.section),
+        "store": _plain(draft.store.section) | {"url": str(draft.store.section.url)},
         "upstreams": {name: _plain(part.section) for name, part in draft.upstreams.items()},
         "routes": [_plain(part.section) for part in draft.routes],
         "limits": {name: _plain(part.section) for name, part in draft.limits.items()},

@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 from proxy.policy.models.leaves import Section
 from proxy.policy.models.limits import LimitSection
 from proxy.policy.models.routes import RouteSection
-from proxy.policy.models.server import AdminSection, LogSection, ServerSection, StoreSection
+from proxy.policy.models.server import AdminSection, LogSection, ServerSection
+from proxy.policy.models.store import StoreSection
 from proxy.policy.models.upstreams import UpstreamSection
 from proxy.policy.problem import Loc, listing, suggest
 from proxy.policy.reader import Document, Tree

@@ -16,7 +16,8 @@ from proxy.policy.models.files import GatewayFile, PolicyFile
 from proxy.policy.models.leaves import Section, name
 from proxy.policy.models.limits import LimitSection
 from proxy.policy.models.routes import RouteSection
-from proxy.policy.models.server import AdminSection, LogSection, ServerSection, StoreSection
+from proxy.policy.models.server import AdminSection, LogSection, ServerSection
+from proxy.policy.models.store import StoreSection
 from proxy.policy.models.upstreams import UpstreamSection
 from proxy.policy.problem import ConfigError, Loc, Problem
 from proxy.policy.reader import Document, Tree, read

@@ -36,6 +36,8 @@ class Document:
     keys: dict[Loc, Mark] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     blamed: set[Loc] = field(default_factory=set)
+    lent: dict[Loc, list[tuple[str, str]]] = field(default_factory=dict)
+    """What variables held, beside how they were written: no message may repeat it."""
 
     def add(self, loc: Loc, message: str, *, warning: bool = False, key: bool = False) -> None:
         """Notes a problem at the value of `loc`, or at its key; at the nearest that is there.
@@ -54,6 +56,8 @@ class Document:
         marks = self.keys if key else self.values
         while place not in marks and place:
             place, marks = place[:-1], self.values
+        for held, written in self.lent.get(loc, ()):
+            message = message.replace(held, written)
         line, col = marks.get(place, (1, 1))
         self.problems.append(Problem(self.file, line, col, dotted(loc), message, warning))
 
@@ -160,7 +164,11 @@ class _Walk:
         self.refuse_tag(loc, node)
         if isinstance(node, yaml.ScalarNode):
             plain = node.style is None or node.style == ""
-            return read_scalar(node.value, plain, self.env, lambda m: document.note(loc, m))
+            lent: list[tuple[str, str]] = []
+            scalar = read_scalar(node.value, plain, self.env, lambda m: document.note(loc, m), lent)
+            if lent:
+                document.lent[loc] = lent
+            return scalar
         self.open.append(id(node))
         try:
             if isinstance(node, yaml.MappingNode):

@@ -64,12 +64,21 @@ def type_plain(text: str) -> Value:
     return text
 
 
+# What is shorter may well stand in a sentence by itself, and is no secret.
+_SECRET_LENGTH = 4
+
+
 def read_scalar(
-    text: str, plain: bool, env: Mapping[str, str], complain: Callable[[str], None]
+    text: str,
+    plain: bool,
+    env: Mapping[str, str],
+    complain: Callable[[str], None],
+    lent: list[tuple[str, str]],
 ) -> Scalar | None:
-    """The scalar, or None where it is empty (left out). `complain` is told of bad variables."""
+    """The scalar, or None where it is empty (left out). `complain` is told of bad variables,
+    `lent` takes (what a variable held, how it was written)."""
     if "${" in text:
-        text = _replace(text, env, complain)
+        text = _replace(text, env, complain, lent)
         if plain:
             text = text.strip()
     if not plain:
@@ -78,7 +87,12 @@ def read_scalar(
     return None if value is None else Scalar(text, value)
 
 
-def _replace(text: str, env: Mapping[str, str], complain: Callable[[str], None]) -> str:
+def _replace(
+    text: str,
+    env: Mapping[str, str],
+    complain: Callable[[str], None],
+    lent: list[tuple[str, str]],
+) -> str:
     def one(found: re.Match[str]) -> str:
         if found.group() == "$${":
             return "${"
@@ -92,6 +106,8 @@ def _replace(text: str, env: Mapping[str, str], complain: Callable[[str], None])
             return ""
         name, has_default, default = named.groups()
         held = env.get(name)
+        if held is not None and len(held) >= _SECRET_LENGTH:
+            lent.append((held, found.group()))
         if has_default:
             return held or default
         if held is None:

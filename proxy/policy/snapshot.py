@@ -233,6 +233,7 @@ class Snapshot:
     server: ServerPlan
     log: LogPlan
     admin: AdminPlan
+    store: StorePlan
     upstreams: Mapping[str, UpstreamPlan]
     limits: Mapping[str, LimitPlan]
     routes: Mapping[str, RoutePlan]

@@ -66,6 +66,14 @@ BEYOND_A_SCHEMA = {
     "route-limit-unknown",
     "route-name-reserved",
     "route-name-twice",
+    "store-prefix",
+    "store-tls-half",
+    "store-tls-plain",
+    "store-url-cluster-db",
+    "store-url-list",
+    "store-url-master",
+    "store-url-port",
+    "store-url-user",
     "strip-prefix-not-there",
     "tls-file-missing",
     "tls-not-pem",
@@ -77,6 +85,7 @@ BEYOND_A_SCHEMA = {
     "variable-bad-name",
     "variable-missing",
     "variable-unclosed",
+    "workers-need-redis",
 }
 
 

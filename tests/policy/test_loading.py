@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from proxy.core.store_urls import MEMORY
 from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError, dotted, suggest
 
@@ -108,7 +109,9 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
     assert (str(admin.listen), admin.token, admin.probes) == ("127.0.0.1:9090", None, None)
     log = draft.log.section
     assert (log.level, log.format, log.access) == ("info", "plain", "off")
-    assert draft.store.section.url == "memory://"
+    store = draft.store.section
+    assert (store.url, store.prefix, store.timeout) == (MEMORY, "sg", 0.05)
+    assert (store.on_failure, store.tls) == ("local", None)
     app = draft.upstreams["app"].section
     assert (app.balance, app.host_header) == ("round_robin", "preserve")
     assert (app.connect_timeout, app.response_timeout, app.read_timeout) == (1, 10, 30)
@@ -177,7 +180,7 @@ def test_variables_give_numbers_where_numbers_are_wanted(tmp_path: Path) -> None
     assert loaded(tmp_path, text).draft.server.section.max_headers == 50
     assert loaded(tmp_path, text, MOST="60").draft.server.section.max_headers == 60
     assert errors(tmp_path, text, MOST="many") == [
-        'gateway.yaml:3:16: server.max_headers: must be a whole number, not "many"'
+        'gateway.yaml:3:16: server.max_headers: must be a whole number, not "${MOST:-50}"'
     ]
 
 
@@ -410,3 +413,47 @@ def test_suggestions() -> None:
     assert suggest("limts", known) == '; did you mean "limits"?'
     assert suggest("LISTEN", known) == '; did you mean "listen"?'
     assert suggest("colour", known) == ""
+
+
+REDIS = """\
+policies: [limits.yaml]
+server: {workers: 4}
+store: {url: "$URL"}
+upstreams: {app: {endpoints: ["http://127.0.0.1:9001"]}}
+routes: [{name: all, match: {path: "/{id}"}, upstream: app, limits: [one, two, three]}]
+"""
+THREE = """\
+limits:
+  one: {rate: 1/s, key: [ip]}
+  two: {rate: 1/s, key: [path.id], on_store_failure: deny}
+  three: {rate: 2/m, key: [ip]}
+"""
+
+
+def test_several_workers_with_redis_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "limits.yaml").write_text(THREE)
+    found = loaded(tmp_path, REDIS.replace("$URL", "redis://:secret@h/3"))
+    assert found.warnings == []
+    assert found.draft.server.section.workers == 4
+    assert str(found.draft.store.section.url) == "redis://h:6379"
+
+
+def test_a_cluster_notes_its_round_trips(tmp_path: Path) -> None:
+    (tmp_path / "limits.yaml").write_text(THREE)
+    found = loaded(tmp_path, REDIS.replace("$URL", "redis+cluster://a:1,b:2"))
+    assert [(w.path, w.message) for w in found.warnings] == [
+        (
+            "routes[0].limits",
+            "are asked in up to 2 round trips on a Redis Cluster: one and two have different keys",
+        )
+    ]
+
+
+def test_what_memory_does_not_use_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "limits.yaml").write_text(THREE)
+    text = REDIS.replace("{workers: 4}", "{}").replace("$URL", 'memory://", timeout: "1s')
+    found = loaded(tmp_path, text)
+    assert [(w.path, w.message) for w in found.warnings] == [
+        ("store.timeout", "has no effect with memory://"),
+        ("limits.two.on_store_failure", "has no effect with memory://"),
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 from proxy.core.fields import Fields, Lines
 from proxy.core.matching import PathPattern, RouteMatch, RouteTable
 from proxy.core.message import Outgoing, Reply, UpstreamError
+from proxy.core.store_urls import MEMORY
 from proxy.exchange import Exchange
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import (
@@ -18,6 +19,7 @@ from proxy.policy.snapshot import (
     RoutePlan,
     ServerPlan,
     Snapshot,
+    StorePlan,
 )
 
 MATCHES = {
@@ -78,6 +80,7 @@ def snapshot(
         server=server or server_plan(),
         log=LogPlan("info", "plain", "off"),
         admin=AdminPlan(Listen("127.0.0.1", 0), None, frozenset(), None),
+        store=StorePlan(MEMORY),
         upstreams={},
         limits={},
         routes=routes,

@@ -4,13 +4,14 @@ Every check notes what it finds and goes on. A field that could not be read is s
 its error stands already.
 """
 
-from proxy.policy.checks import limits, routes, server, upstreams
+from proxy.policy.checks import limits, routes, server, store, upstreams
 from proxy.policy.draft import Draft
 
 
 def check_draft(draft: Draft) -> None:
     """Notes every error and warning in the draft's documents."""
     server.check(draft)
+    store.check(draft)
     upstreams.check(draft)
     limits.check(draft)
     routes.check(draft)

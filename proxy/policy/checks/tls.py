@@ -37,6 +37,24 @@ def check_pair(draft: Draft, part: Part[Any], cert: str, key: str) -> None:
             )
 
 
+def check_client(draft: Draft, part: Part[Any], tls: Any, *, spoken: bool, otherwise: str) -> None:
+    """A client's `tls` (ca, cert, key, verify). `spoken`: whether it is for anything at all;
+    `otherwise` says why not."""
+    if not spoken:
+        part.error(f"has no use: {otherwise}", "tls")
+    if tls.cert is not None and tls.key is not None:
+        check_pair(draft, part, tls.cert, tls.key)
+    elif tls.cert is not None or tls.key is not None:
+        missing, given = ("key", "cert") if tls.cert is not None else ("cert", "key")
+        part.error(f"is missing: {given} is of no use without it", "tls", missing)
+    if not tls.verify:
+        if tls.ca is not None:
+            part.error("has no use: verify: false trusts any certificate", "tls", "ca")
+        part.warn("trusts whoever answers: anyone on the way can read along", "tls", "verify")
+    elif tls.ca is not None:
+        check_authorities(draft, part, tls.ca)
+
+
 def check_authorities(draft: Draft, part: Part[Any], ca: str) -> None:
     """A file of trusted authorities, under the part's `tls`."""
     path = draft.resolve(ca)

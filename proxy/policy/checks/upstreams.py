@@ -1,6 +1,6 @@
 """`upstreams`: endpoints that cannot serve, TLS that nobody speaks, and upstreams without use."""
 
-from proxy.policy.checks.tls import check_authorities, check_pair
+from proxy.policy.checks.tls import check_client
 from proxy.policy.draft import Draft, Part
 from proxy.policy.models.upstreams import UpstreamSection
 
@@ -34,22 +34,11 @@ def _check_endpoints(part: Part[UpstreamSection]) -> None:
 def _check_tls(draft: Draft, part: Part[UpstreamSection]) -> None:
     if not part.has("tls") or part.section.tls is None:
         return
-    tls = part.section.tls
     endpoints = part.section.endpoints if part.has("endpoints") else []
-    if endpoints and not any(endpoint.url.scheme == "https" for endpoint in endpoints):
-        part.error("has no use: none of the endpoints is https", "tls")
-    if tls.cert is not None and tls.key is not None:
-        check_pair(draft, part, tls.cert, tls.key)
-    elif tls.cert is not None or tls.key is not None:
-        missing, given = ("key", "cert") if tls.cert is not None else ("cert", "key")
-        part.error(f"is missing: {given} is of no use without it", "tls", missing)
-    if not tls.verify:
-        for key in ("ca", "server_name"):
-            if key == "ca" and tls.ca is not None:
-                part.error("has no use: verify: false trusts any certificate", "tls", key)
-        part.warn("trusts whoever answers: anyone on the way can read along", "tls", "verify")
-    elif tls.ca is not None:
-        check_authorities(draft, part, tls.ca)
+    spoken = not endpoints or any(endpoint.url.scheme == "https" for endpoint in endpoints)
+    check_client(
+        draft, part, part.section.tls, spoken=spoken, otherwise="none of the endpoints is https"
+    )
 
 
 def _check_times(part: Part[UpstreamSection]) -> None:

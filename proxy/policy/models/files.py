@@ -7,7 +7,8 @@ from pydantic import Field
 from proxy.policy.models.leaves import FilePath, OneOrMany, Section, absent
 from proxy.policy.models.limits import LimitSection
 from proxy.policy.models.routes import RouteSection
-from proxy.policy.models.server import AdminSection, LogSection, ServerSection, StoreSection
+from proxy.policy.models.server import AdminSection, LogSection, ServerSection
+from proxy.policy.models.store import StoreSection
 from proxy.policy.models.upstreams import UpstreamSection
 
 

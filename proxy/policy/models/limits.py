@@ -20,6 +20,7 @@ from proxy.policy.models.leaves import (
     text,
     whole,
 )
+from proxy.policy.models.store import OnFailure
 from proxy.policy.problem import suggest
 from proxy.policy.scalars import Scalar
 
@@ -125,5 +126,7 @@ class LimitSection(Section):
     """Whether every request is charged, or only those that go upstream (miss)."""
     mode: Annotated[Mode, Choice()] = default("enforce")
     """shadow counts and reports what it would refuse, and lets it pass."""
+    on_store_failure: Annotated[OnFailure, Choice()] | None = None
+    """What this limit does without the store; store.on_failure where left out."""
     overrides: list[OverrideSection] = Field(default_factory=list)
     """Other terms for some callers."""

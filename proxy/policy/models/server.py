@@ -1,4 +1,4 @@
-"""`server`, `log`, `admin` and `store`: how the gateway itself runs."""
+"""`server`, `log` and `admin`: how the gateway itself runs."""
 
 import re
 from ipaddress import IPv6Network, ip_address, ip_network
@@ -10,7 +10,6 @@ from proxy.policy.models.leaves import (
     Duration,
     FilePath,
     HeaderName,
-    Leaf,
     Positive,
     Section,
     Size,
@@ -23,7 +22,6 @@ from proxy.policy.models.leaves import (
     whole,
 )
 from proxy.policy.problem import suggest
-from proxy.policy.scalars import Scalar
 from proxy.policy.snapshot import Listen, Network
 
 _HOST_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*):([0-9]{1,5})")
@@ -97,13 +95,6 @@ def read_health_path(value: str) -> str:
     return value
 
 
-def _workers(scalar: Scalar) -> int:
-    count: int = whole(1).read(scalar)
-    if count > 1:
-        raise ValueError("more than 1 needs a Redis store; memory:// counts within one process")
-    return count
-
-
 def _client_ip_header(value: str) -> str:
     low = value.lower()
     if low not in ("x-forwarded-for", "forwarded"):
@@ -126,13 +117,6 @@ def _admin_host(value: str) -> str:
     if not HOST_NAME.fullmatch(value):
         raise ValueError(f'must be a host name without port, not "{value}"')
     return value.lower().removesuffix(".")
-
-
-def _store_url(value: str) -> str:
-    if value != "memory://":
-        scheme = value.partition(":")[0]
-        raise ValueError(f'"{scheme}" is no store of this version: memory:// is the only one')
-    return value
 
 
 Address = Annotated[
@@ -160,10 +144,8 @@ class ServerSection(Section):
     """Where clients connect: HOST:PORT, "[::1]:PORT" or unix:/path."""
     tls: ServerTlsSection | None = None
     """Certificate and key; plain HTTP where left out."""
-    workers: Annotated[
-        int, Leaf("a whole number", _workers, type="integer", minimum=1, maximum=1)
-    ] = 1
-    """Processes that share the port."""
+    workers: Annotated[int, whole(1, 256)] = 1
+    """Processes that share the port; more than 1 needs a Redis store."""
     health_path: (
         Annotated[str, text("a path", read_health_path, type="string", pattern="^/[^?#]*$")] | None
     ) = None
@@ -232,12 +214,3 @@ class AdminSection(Section):
     """Further Host names accepted, beside IP literals and localhost."""
     probes: Address | None = None
     """An address that serves /livez, /readyz and /metrics only, without a token."""
-
-
-class StoreSection(Section):
-    """Where limits count."""
-
-    url: Annotated[str, text("a URL", _store_url, type="string", pattern="^memory://$")] = default(
-        "memory://"
-    )
-    """memory:// counts within this process."""
