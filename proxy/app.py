@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +25,19 @@ from proxy.policy.compile import compile_snapshot
 from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError
 from proxy.policy.reload import Watcher
-from proxy.policy.snapshot import Snapshot, UpstreamPlan
+from proxy.policy.snapshot import Snapshot, StorePlan, UpstreamPlan
+from proxy.store.breaker import IN_A_ROW, Breaker
+from proxy.store.guard import GuardedLimits
 from proxy.store.memory.limits import MemoryLimits
+from proxy.store.ports import LimitStore
+from proxy.store.redis.limits import RedisLimits
+from proxy.store.redis.road import open_road
+from proxy.store.redis.road_port import Road
 
 log = logging.getLogger(__name__)
+
+_CONNECT_PATIENCE: Final = 1.0  # seconds for the store before the port opens
+_CLUSTER_IN_A_ROW: Final = 3 * IN_A_ROW  # one dead node fails its keys, not the store
 
 
 class Upstreams:
@@ -69,6 +79,61 @@ class Upstreams:
             await upstream.close()
 
 
+class Counting:
+    """Where this process counts: in itself, or in the store that the YAML names."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._local = MemoryLimits(_microseconds, metrics)
+        self._road: Road | None = None
+        self._guard: GuardedLimits | None = None
+
+    @property
+    def limits(self) -> LimitStore:
+        return self._local if self._guard is None else self._guard
+
+    async def open(self, plan: StorePlan) -> None:
+        """Connects where there is something to connect to. A store that does not answer yet is no
+        error: it is picked up when it comes."""
+        if plan.url.kind == "memory":
+            return
+        road = self._road = open_road(plan, self._metrics)
+        self._guard = GuardedLimits(
+            RedisLimits(road, plan.prefix, timeout=plan.timeout),
+            self._local,
+            Breaker(in_a_row=_CLUSTER_IN_A_ROW if road.cluster else IN_A_ROW),
+            self._metrics,
+            probe=road.probe,
+        )
+        await road.up(_CONNECT_PATIENCE)
+        await self._guard.check()
+
+    def retain(self, snapshot: Snapshot) -> None:
+        """Forgets what this process counted for limits that are no more."""
+        self._local.retain(
+            {
+                variant.space
+                for plan in snapshot.limits.values()
+                for variant in (plan.base, *(over for _, over in plan.overrides))
+                if variant is not None
+            }
+        )
+
+    def status(self) -> dict[str, object]:
+        """`kind`, `healthy`, and the store's figures."""
+        if self._road is None or self._guard is None:
+            return {"kind": "memory", "healthy": True, "keys": len(self._local)}
+        return {**self._road.status(), **self._guard.status(), "local_keys": len(self._local)}
+
+    def trouble(self) -> dict[str, object]:
+        """What readyz says of a store that does not count: nothing while it does."""
+        status = {} if self._guard is None else self._guard.status()
+        return {"store": status} if status.get("degraded") else {}
+
+    async def close(self) -> None:
+        await self.limits.close()
+
+
 class Gateway:
     """One process that serves: the whole gateway, or a worker of several. Implements
     `proxy.admin.control.Control`."""
@@ -77,7 +142,7 @@ class Gateway:
         self.path = path
         self.started = time.time()
         self.metrics = Metrics()
-        self.limit_store = make_limit_store(self.metrics)
+        self._counting = Counting(self.metrics)
         self._access = logs.AccessLog()
         self._upstreams = Upstreams(self.metrics)
         self._snapshot: Snapshot | None = None
@@ -95,6 +160,10 @@ class Gateway:
     async def refresh(self) -> None:
         """All figures are here, and of this moment."""
 
+    @property
+    def limit_store(self) -> LimitStore:
+        return self._counting.limits
+
     def snapshot(self) -> Snapshot | None:
         return self._snapshot
 
@@ -103,10 +172,10 @@ class Gateway:
             return False, {"reason": "draining"}
         if not self._listeners:
             return False, {"reason": "starting"}
-        return True, {}
+        return True, self._counting.trouble()
 
     def store_status(self) -> dict[str, object]:
-        return {"kind": "memory", "healthy": True, "keys": len(self.limit_store)}
+        return self._counting.status()
 
     def upstream_status(self) -> list[dict[str, object]]:
         return self._upstreams.status()
@@ -205,6 +274,7 @@ class Gateway:
         snapshot = await asyncio.to_thread(compile_snapshot, loaded, self._upstreams)
         if snapshot.server.tls is not None:
             self._tls = await asyncio.to_thread(server_tls, snapshot.server.tls)
+        await self._counting.open(snapshot.store)
         front = self._front = Front(
             snapshot, Flow(self.limit_store), self.metrics, self._access, self._is_ready
         )
@@ -222,7 +292,7 @@ class Gateway:
             await self._drain(self._front, self._snapshot)
         await self._upstreams.close()
         await self._admin.close()
-        await self.limit_store.close()
+        await self._counting.close()
         log.info("stopped")
         await asyncio.to_thread(self._access.close)
 
@@ -246,25 +316,13 @@ class Gateway:
         assert self._front is not None
         self._front.snapshot = snapshot
         self._upstreams.commit()
-        self.limit_store.retain(
-            {
-                variant.space
-                for plan in snapshot.limits.values()
-                for variant in (plan.base, *(over for _, over in plan.overrides))
-                if variant is not None
-            }
-        )
+        self._counting.retain(snapshot)
 
     def _is_ready(self) -> bool:
         return self.readiness()[0]
 
     def _content(self) -> str:
         return "" if self._snapshot is None else self._snapshot.content
-
-
-def make_limit_store(metrics: Metrics) -> MemoryLimits:
-    """Where limits count."""
-    return MemoryLimits(_microseconds, metrics)
 
 
 # What is bound once: a reload that changes it is refused rather than half obeyed.
@@ -274,6 +332,8 @@ _BOUND: Final = (
     ("server.workers", lambda s: s.server.workers),
     ("admin.listen", lambda s: s.admin.listen),
     ("admin.probes", lambda s: s.admin.probes),
+    # on_failure is each limit's business, and may change.
+    ("store", lambda s: replace(s.store, on_failure="local")),
 )
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from proxy import __version__, logs
 from proxy.admin.app import AdminListeners
-from proxy.app import changed_bindings, make_limit_store
+from proxy.app import Counting, changed_bindings
 from proxy.core.message import Outgoing, Reply
 from proxy.metrics import Metrics
 from proxy.policy.compile import compile_snapshot
@@ -28,7 +28,7 @@ from proxy.policy.problem import ConfigError
 from proxy.policy.reload import Watcher
 from proxy.policy.snapshot import Snapshot, UpstreamPlan
 from proxy.policy.sources import KeptSources
-from proxy.store.ports import StoreError
+from proxy.store.ports import LimitStore, StoreError
 from proxy.workers.channel import Lost, Refused
 from proxy.workers.limits import FleetLimits
 from proxy.workers.merging import merged
@@ -57,7 +57,7 @@ class Supervisor:
         """The totals, as of the last `refresh`."""
         self._own = Metrics()
         self._ended = Metrics()
-        self.limit_store = FleetLimits(make_limit_store(self._own), self._reset)
+        self._counting = Counting(self._own)
         self._snapshot: Snapshot | None = None
         self._sources = sources
         self._generation = 0
@@ -80,6 +80,10 @@ class Supervisor:
             total.add(figures["metrics"])
         self.metrics.take(total)
         self.metrics.workers = tuple(post.pid for post in self._posts if post.pid is not None)
+
+    @property
+    def limit_store(self) -> LimitStore:
+        return FleetLimits(self._counting.limits, self._reset)
 
     def snapshot(self) -> Snapshot | None:
         return self._snapshot
@@ -219,6 +223,7 @@ class Supervisor:
         """
         snapshot = await asyncio.to_thread(compile_snapshot, loaded, self)
         self._adopt(loaded, snapshot, self._sources)
+        await self._counting.open(snapshot.store)
         await self._admin.open(self, snapshot.admin)
         self._port = await asyncio.to_thread(Port, snapshot.server.listen, self.workers)
         self._posts = [
@@ -250,7 +255,7 @@ class Supervisor:
         if self._port is not None:
             await asyncio.to_thread(self._port.unlink)
         await self._admin.close()
-        await self.limit_store.close()
+        await self._counting.close()
         log.info("stopped")
 
     async def _drain(self) -> None:
