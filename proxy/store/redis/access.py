@@ -5,6 +5,7 @@ Every socket of redis-py has explicit timeouts and no retries: whoever calls dec
 """
 
 import asyncio
+import inspect
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 
 from proxy.policy.snapshot import StorePlan, StoreTls
 from proxy.store.redis.connection import Connection, Word
@@ -21,6 +23,19 @@ from proxy.store.redis.connection import Connection, Word
 CONNECT_TIMEOUT: Final = 1.0
 """Seconds for a connection and its handshake, and for one answer to redis-py."""
 CLIENT_NAME: Final = "sluicegate"
+
+
+def _left_out() -> dict[str, Any]:
+    """What redis-py 8 would send at every connect unless told not to: its own name (for which it
+    reads files on the event loop), and a wish for notices that no open server has."""
+    known = inspect.signature(Redis.__init__).parameters
+    options: dict[str, Any] = {"driver_info": None} if "driver_info" in known else {}
+    if "maint_notifications_config" in known:
+        options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    return options
+
+
+_LEFT_OUT: Final = _left_out()
 
 
 class Address(NamedTuple):
@@ -88,6 +103,7 @@ class Access:
             "retry": Retry(NoBackoff(), 0),
             "client_name": CLIENT_NAME,
             "protocol": 2,
+            **_LEFT_OUT,
             **self._tls_options(),
         }
         if address.socket is not None:

@@ -133,8 +133,8 @@ class Link:
         while True:
             try:
                 connection = await self._open()
-            except (OSError, TimeoutError, NotServing, StoreError) as error:
-                self._fail(_sentence(error))
+            except (OSError, TimeoutError, NotServing, StoreError, UnicodeError) as error:
+                self._fail(_sentence(error))  # UnicodeError: a host that can be no name
                 await asyncio.sleep(wait * (0.5 + random.random() / 2))
                 wait = min(LONGEST_WAIT, wait * 2)
                 continue

@@ -54,6 +54,8 @@ class Subscriptions:
                 await self._listen()
             except (RedisError, OSError, TimeoutError, NotServing) as error:
                 log.debug("redis: no subscription: %s", error)
+            except Exception:  # one that ends here would never listen again
+                log.exception("redis: the subscription failed")
             if self.up.is_set():
                 self.up.clear()
                 for lost in self._lost:
