@@ -18,12 +18,12 @@ from proxy.workers.supervisor import Supervisor, read
 
 def run(path: Path) -> int:
     """`sluicegate run`: the exit status."""
-    return _run(Process(path))
+    return run_process(Process(path))
 
 
 def demo() -> int:
     """`sluicegate demo`: an example origin, and the gateway in front of it."""
-    return _run(Process(config_file("demo.yaml"), demo=True))
+    return run_process(Process(config_file("demo.yaml"), demo=True))
 
 
 class Process:
@@ -75,7 +75,8 @@ class Process:
         task.add_done_callback(self._tasks.discard)
 
 
-def _run(process: Process) -> int:
+def run_process(process: Process) -> int:
+    """Runs it to its end: the exit status."""
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(process.main())
