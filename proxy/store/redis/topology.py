@@ -6,11 +6,10 @@ redis-py asks; nothing here is on a request's way.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio import Redis
-from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError
 
 from proxy.store.redis.access import Access, Address
 from proxy.store.redis.link import NotServing
@@ -23,6 +22,34 @@ also where it does not know yet."""
 SLOTS: Final = 16384
 
 
+class _Sentinel:
+    """One Sentinel. It is asked without a password, as they seldom have one, until it wants one:
+    that is the servers' then."""
+
+    def __init__(self, access: Access, address: Address) -> None:
+        self.address = address
+        self._access = access
+        self._client = access.client(address, db=0, username=None, password=None)
+        self._asked_for_password = False
+
+    async def primary(self, name: str) -> Address | None:
+        """The primary's address; None where it knows none of this name. Raises RedisError or
+        OSError."""
+        try:
+            found = await self._client.sentinel_get_master_addr_by_name(name)
+        except AuthenticationError:
+            if self._asked_for_password or self._access.password is None:
+                raise
+            self._asked_for_password = True
+            await self._client.aclose()
+            self._client = self._access.client(self.address, db=0)
+            found = await self._client.sentinel_get_master_addr_by_name(name)
+        return Address(_text(found[0]), int(found[1])) if isinstance(found, tuple) else None
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
 class Sentinels:
     """Asks the Sentinels in turn; the one that answered is the first to be asked next time."""
 
@@ -33,47 +60,33 @@ class Sentinels:
         master: str,
         on_change: Callable[[Address], None],
     ) -> None:
-        self._access = access
-        self._nodes = list(nodes)
+        """`on_change` hears the primary's address again and again, changed or not."""
+        self._sentinels = [_Sentinel(access, Address(*node)) for node in nodes]
         self._master = master
         self._on_change = on_change
-        self._open = self._make(with_password=False)
         self._task = asyncio.get_running_loop().create_task(self._watch())
-
-    def _make(self, *, with_password: bool) -> Sentinel:
-        more: dict[str, Any] = {"db": 0}
-        if not with_password:
-            more |= {"username": None, "password": None}
-        sentinel = Sentinel([])  # type: ignore[no-untyped-call]
-        sentinel.sentinels = [
-            self._access.client(Address(host, port), **more) for host, port in self._nodes
-        ]
-        return sentinel
 
     async def find(self) -> Address:
         """The primary's address. Raises NotServing."""
-        try:
+        troubles: list[str] = []
+        for sentinel in list(self._sentinels):
             try:
-                host, port = await self._open.discover_master(self._master)
-            except (AuthenticationError, ResponseError):
-                # Sentinels seldom have a password. Where they have, it is the servers'.
-                if self._access.password is None:
-                    raise
-                await self._close_clients()
-                self._open = self._make(with_password=True)
-                host, port = await self._open.discover_master(self._master)
-        except (RedisError, OSError) as error:
-            raise NotServing(f"no Sentinel names a primary: {error}") from None
-        return Address(host, int(port))
+                found = await sentinel.primary(self._master)
+            except (RedisError, OSError) as error:
+                troubles.append(f"{sentinel.address}: {error}")
+                continue
+            if found is not None:
+                self._sentinels.remove(sentinel)
+                self._sentinels.insert(0, sentinel)
+                return found
+            troubles.append(f"{sentinel.address} knows nobody of this name")
+        raise NotServing(f"no Sentinel names the primary {self._master}: {'; '.join(troubles)}")
 
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
-        await self._close_clients()
-
-    async def _close_clients(self) -> None:
-        for client in self._open.sentinels:
-            await client.aclose()
+        for sentinel in self._sentinels:
+            await sentinel.close()
 
     async def _watch(self) -> None:
         while True:
@@ -96,5 +109,9 @@ async def read_slots(client: Redis, asked: Address) -> list[Address | None]:
 
 def node_address(host: bytes | str | None, port: int, asked: Address) -> Address:
     """A node as another (`asked`) names it; one that does not know its own name leaves it out."""
-    text = host.decode() if isinstance(host, bytes) else host
-    return Address(text if text not in (None, "", "?") else asked.host, int(port))
+    text = "" if host is None else _text(host)
+    return Address(asked.host if text in ("", "?") else text, int(port))
+
+
+def _text(word: bytes | str) -> str:
+    return word.decode() if isinstance(word, bytes) else word

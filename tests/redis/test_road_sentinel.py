@@ -1,0 +1,179 @@
+"""The road by Sentinel: the primary is found, and found anew when it ends, falls silent, or hands
+over; each with calls under way."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from redisservers import RedisServer, RedisServers, wait_for
+from road_kit import INCR, a_road, blocking, eventually, outcome
+
+from proxy.store.redis.road_port import Road
+
+DOWN_AFTER = 300  # ms
+
+
+class Trio:
+    """A primary, a replica in step with it, and one Sentinel whose word is enough."""
+
+    def __init__(
+        self,
+        servers: RedisServers,
+        password: str | None = None,
+        *,
+        sentinel_password: str | None = None,
+    ) -> None:
+        own = {"repl-diskless-sync-delay": 0}
+        if password is not None:
+            own |= {"requirepass": password, "masterauth": password}
+        self.primary = servers.start(options=own)
+        self.replica = servers.start(options={**own, "replicaof": f"127.0.0.1 {self.primary.port}"})
+        watch: dict[str, str | int] = {
+            "sentinel monitor main 127.0.0.1": f"{self.primary.port} 1",
+            "sentinel down-after-milliseconds main": DOWN_AFTER,
+            "sentinel failover-timeout main": 3_000,
+        }
+        if password is not None:
+            watch["sentinel auth-pass main"] = password
+        if sentinel_password is not None:
+            watch["requirepass"] = sentinel_password
+        self.sentinel = servers.start(options=watch, mode="sentinel")
+        wait_for(self._in_step, "a replica in step")
+        wait_for(self._known, "a Sentinel that knows the replica")
+
+    def url(self, credentials: str = "") -> str:
+        return f"redis+sentinel://{credentials}127.0.0.1:{self.sentinel.port}/main/0"
+
+    def _in_step(self) -> bool:
+        return self.replica.call("INFO", "replication").get("master_link_status") == "up"
+
+    def _known(self) -> bool:
+        replicas = self.sentinel.call("SENTINEL", "REPLICAS", "main")
+        return bool(replicas) and "disconnected" not in str(replicas)
+
+
+@pytest.fixture
+def trio(redis_servers: RedisServers) -> Trio:
+    return Trio(redis_servers)
+
+
+class Load:
+    """Calls without a pause; what they said, and how long the longest took."""
+
+    def __init__(self, road: Road) -> None:
+        self._road = road
+        self._stop = False
+        self.said: list[object] = []
+        self.slowest = 0.0
+        self._tasks = [asyncio.ensure_future(self._go(n)) for n in range(8)]
+
+    async def _go(self, place: int) -> None:
+        while not self._stop:
+            began = time.monotonic()
+            self.said.append(await outcome(self._road.run(INCR, [b"k%d" % place], [])))
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            await asyncio.sleep(0.002)
+
+    async def end(self) -> None:
+        self._stop = True
+        await asyncio.gather(*self._tasks)
+
+
+def served_by(road: Road, server: RedisServer) -> Callable[[], bool]:
+    return lambda: (
+        road.status()["server"] == f"127.0.0.1:{server.port}" and bool(road.status()["connected"])
+    )
+
+
+async def test_the_primary_is_found(trio: Trio) -> None:
+    async with a_road(trio.url()) as road:
+        assert await road.run(INCR, [b"k"], []) == 1
+        assert await blocking(trio.primary.call, "GET", "k") == b"1"
+
+
+async def kill(trio: Trio) -> None:
+    await blocking(trio.primary.kill)
+
+
+async def pause(trio: Trio) -> None:
+    trio.primary.pause()
+
+
+async def hand_over(trio: Trio) -> None:
+    await blocking(trio.sentinel.call, "SENTINEL", "FAILOVER", "main")
+
+
+@pytest.mark.parametrize("trouble", [kill, pause, hand_over])
+async def test_a_failover(trio: Trio, trouble: Callable[[Trio], Awaitable[None]]) -> None:
+    async with a_road(trio.url(), timeout=0.05) as road:
+        load = Load(road)
+        await eventually(lambda: len(load.said) > 50)
+        assert all(isinstance(answer, int) for answer in load.said)
+        await trouble(trio)
+        await eventually(served_by(road, trio.replica))
+        load.said.clear()
+        await eventually(lambda: any(isinstance(answer, int) for answer in load.said))
+        await load.end()
+        errors = {answer for answer in load.said if not isinstance(answer, int)}
+        assert errors <= {"down", "timeout", "refused"}
+        assert load.slowest < 0.5
+        assert await blocking(trio.replica.call, "DBSIZE") >= 8
+
+
+async def test_a_primary_that_turns_into_a_replica_is_left(trio: Trio) -> None:
+    """READONLY: what is no primary any more is asked no longer, though the connection is well."""
+    async with a_road(trio.url()) as road:
+        await road.run(INCR, [b"k"], [])
+        await blocking(trio.replica.call, "REPLICAOF", "NO", "ONE")
+        await blocking(trio.primary.call, "REPLICAOF", "127.0.0.1", trio.replica.port)
+        said = await outcome(road.run(INCR, [b"k"], []))
+        assert said in ("refused", "down")
+        await eventually(lambda: road.status().get("reason") == "it is no primary")
+
+
+@pytest.mark.parametrize("credentials", [":s3cret@", "default:s3cret@"])
+async def test_servers_with_a_password(redis_servers: RedisServers, credentials: str) -> None:
+    """The credentials are the servers'; a Sentinel without a password is asked without."""
+    trio = await blocking(Trio, redis_servers, "s3cret")
+    async with a_road(trio.url(credentials)) as road:
+        assert await road.run(INCR, [b"k"], []) == 1
+
+
+async def test_a_sentinel_with_a_password(redis_servers: RedisServers) -> None:
+    """It is the servers' own."""
+    trio = await blocking(lambda: Trio(redis_servers, "s3cret", sentinel_password="s3cret"))
+    async with a_road(trio.url(":s3cret@")) as road:
+        assert await road.run(INCR, [b"k"], []) == 1
+
+
+async def test_one_sentinel_of_many_is_enough(trio: Trio) -> None:
+    nodes = f"127.0.0.1:1,127.0.0.1:{trio.sentinel.port}"
+    async with a_road(f"redis+sentinel://{nodes}/main") as road:
+        assert await road.run(INCR, [b"k"], []) == 1
+
+
+async def test_a_name_that_no_sentinel_knows(trio: Trio) -> None:
+    url = f"redis+sentinel://127.0.0.1:{trio.sentinel.port}/other"
+    async with a_road(url, up=False) as road:
+        await eventually(lambda: "knows nobody of this name" in road.status()["reason"])
+        assert await outcome(road.run(INCR, [b"k"], [])) == "down"
+
+
+async def test_messages_follow_the_primary(trio: Trio) -> None:
+    got: list[bytes] = []
+    lost: list[bool] = []
+    async with a_road(trio.url()) as road:
+        road.subscribe("news", got.append, lambda: lost.append(True))
+
+        async def heard() -> bool:
+            got.clear()
+            await road.publish("news", b"hello")
+            await asyncio.sleep(0.02)
+            return b"hello" in got
+
+        await eventually(heard)
+        await blocking(trio.primary.kill)
+        await eventually(served_by(road, trio.replica))
+        await eventually(heard)
+        assert lost
