@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 _LABELS = ("name", "endpoint")
+_ALARMS = ("degraded", "evicts")
 
 
 def merged(said: Sequence[Any]) -> Any:
-    """Numbers are summed, truths must all be true, maps and lists of named things go member by
-    member; where anything else differs, the answer lists what there is."""
+    """Numbers are summed (of seconds, `*_s`, the longest counts), truths must all be true (of
+    alarms one is enough), maps and lists of named things go member by member; where anything else
+    differs, the answer lists what there is."""
     first = said[0]
     if all(isinstance(one, bool) for one in said):
         return all(said)
@@ -17,7 +19,7 @@ def merged(said: Sequence[Any]) -> Any:
     if all(isinstance(one, dict) for one in said):
         keys = dict.fromkeys(key for one in said for key in one)
         return {
-            key: one[0] if key in _LABELS else merged(one)
+            key: _member(key, one)
             for key in keys
             if (one := [each[key] for each in said if key in each])
         }
@@ -29,6 +31,14 @@ def merged(said: Sequence[Any]) -> Any:
     if all(one == first for one in said):
         return first
     return list(dict.fromkeys(map(str, said)))
+
+
+def _member(key: str, said: list[Any]) -> Any:
+    if key in _LABELS:
+        return said[0]
+    if key in _ALARMS:
+        return any(said)
+    return max(said) if key.endswith("_s") else merged(said)
 
 
 def _label(item: Any) -> str:

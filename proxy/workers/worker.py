@@ -26,6 +26,7 @@ from proxy.loops import loop_factory
 from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError
 from proxy.policy.sources import GivenSources
+from proxy.store.ports import StoreError
 from proxy.workers.channel import Channel, Refused
 
 
@@ -53,7 +54,7 @@ class Worker:
             case "figures":
                 return _figures(gateway)
             case "reset":
-                await gateway.limit_store.reset(order["space"], bytes.fromhex(order["key"]))
+                await _reset(gateway, order["space"], bytes.fromhex(order["key"]))
             case "drain":
                 await self.stop()
                 return _figures(gateway)
@@ -92,6 +93,13 @@ def _load(path: Path, sources: dict[str, Any]) -> Loaded:
     loaded = load(path, sources=GivenSources(sources))
     loaded.warnings.clear()  # the supervisor has told them, once for all
     return loaded
+
+
+async def _reset(gateway: Gateway, space: str, key: bytes) -> None:
+    try:
+        await gateway.limit_store.reset(space, key)
+    except StoreError as error:
+        raise Refused(f"{error.reason}: {error.detail}") from error
 
 
 def _figures(gateway: Gateway) -> dict[str, Any]:

@@ -21,6 +21,7 @@ server:
   listen: {listen}
 {server}
 admin: {{listen: "127.0.0.1:{admin}"}}
+{more}
 policies: [limits.yaml]
 upstreams:
   origin: {{endpoints: ["http://127.0.0.1:{origin}"]}}
@@ -54,7 +55,7 @@ class Fleet:
     def write(self, round_: str, **other: str) -> None:
         """The configuration, told apart by a response header."""
         (self.path.parent / "limits.yaml").write_text(LIMITS.format(rate=self.rate))
-        settings = {"listen": self.listen, "server": self._server} | other
+        settings = {"listen": self.listen, "server": self._server, "more": ""} | other
         new = self.path.with_suffix(".new")
         new.write_text(
             GATEWAY.format(admin=self.admin, origin=self._origin, round=round_, **settings)
@@ -62,10 +63,16 @@ class Fleet:
         new.replace(self.path)
 
     async def start(self, *options: str) -> "Fleet":
+        """With workers that count alone (see fleet_process.py)."""
+        return await self._start(str(SCRIPT), str(self.path), str(self.workers), *options)
+
+    async def start_by_file(self) -> "Fleet":
+        """As a user does: what the file says, and no more."""
+        return await self._start("-m", "proxy", "run", "-c", str(self.path))
+
+    async def _start(self, *command: str) -> "Fleet":
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, SCRIPT, self.path, str(self.workers), *options),
-            stdout=PIPE,
-            stderr=PIPE,
+            sys.executable, *command, stdout=PIPE, stderr=PIPE
         )
         return self
 

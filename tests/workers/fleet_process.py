@@ -1,7 +1,8 @@
-"""`sluicegate run` with so many workers, whatever the file says: fleet_process.py FILE N [broken].
+"""`sluicegate run` with so many workers, whatever the file says: fleet_process.py FILE N [TRAIT].
 
 The memory store counts in each worker alone, which is what shows a test who answered; a gateway
-file is not allowed to combine the two. `broken` workers end before they begin.
+file is not allowed to combine the two. `broken` workers end before they begin; a `hasty`
+supervisor kills stragglers early.
 """
 
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 from proxy.policy.load import Loaded
 from proxy.process import Process, run_process
-from proxy.workers import post
+from proxy.workers import post, supervisor
 from proxy.workers.supervisor import Supervisor
 
 
@@ -21,4 +22,6 @@ class Fleet(Process):
 
 if sys.argv[3:] == ["broken"]:
     post._FLAGS = ("-c", "raise SystemExit(3)")  # type: ignore[misc]
+if sys.argv[3:] == ["hasty"]:
+    supervisor.DRAIN_MARGIN = 0.5  # type: ignore[misc]
 sys.exit(run_process(Fleet(Path(sys.argv[1]))))

@@ -83,6 +83,8 @@ def test_backoff() -> None:
         (["redis", "redis"], "redis"),
         (["closed", "open", "closed"], ["closed", "open"]),
         ([None, None], None),
+        ([{"degraded": True}, {"degraded": False}], {"degraded": True}),
+        ([{"degraded_s": 1.5}, {"degraded_s": 0.5}], {"degraded_s": 1.5}),
         ([{"a": 1, "x": "y"}, {"a": 2, "b": 3}], {"a": 3, "x": "y", "b": 3}),
         (
             [[{"name": "u", "busy": 1}], [{"name": "v", "busy": 5}, {"name": "u", "busy": 2}]],
