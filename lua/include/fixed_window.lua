@@ -35,7 +35,7 @@ do
     if period == 0 then
       return month_end(at)
     end
-    return at - fmod(at, period) + period
+    return at - at % period + period
   end
 
   function fixed_window.read(key)
@@ -68,6 +68,6 @@ do
     if state[1] ~= window_end(charge, at) then
       return state
     end
-    return {state[1], math.max(0, state[2] - charge.cost)}
+    return {state[1], max(0, state[2] - charge.cost)}
   end
 end

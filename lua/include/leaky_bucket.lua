@@ -18,6 +18,6 @@ function leaky_bucket.step(state, charge, time, cost)
     return after, 1, left, reset, 0, 0
   end
   local tick = charge.tick
-  local delay = (after[2] + up(ahead, charge.amount)) * tick - math.max(time, after[2] * tick)
+  local delay = (after[2] + up(ahead, charge.amount)) * tick - max(time, after[2] * tick)
   return after, 1, left, reset, 0, delay
 end

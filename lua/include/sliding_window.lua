@@ -14,7 +14,7 @@ do
     end
     -- Not in this window, as what it counted itself stays: in the next, where that fades.
     local fading = period - down((amount - units) * period, current)
-    return start + period + math.max(0, fading)
+    return start + period + max(0, fading)
   end
 
   function sliding_window.read(key)
@@ -25,7 +25,7 @@ do
   function sliding_window.step(state, charge, time, cost)
     local amount, period, tick = charge.amount, charge.period, charge.tick
     local at = down(time, tick)
-    local start = at - fmod(at, period)
+    local start = at - at % period
     local previous, current = 0, 0
     if state then
       local begun = state[1]
@@ -34,9 +34,9 @@ do
           at, time = begun, begun * tick
         end
         start = begun
-        previous, current = math.min(state[2], amount), math.min(state[3], amount)
+        previous, current = min(state[2], amount), min(state[3], amount)
       elseif start == begun + period then
-        previous = math.min(state[3], amount)
+        previous = min(state[3], amount)
       end
     end
     local free = amount - current - up(previous * (start + period - at), period)
@@ -65,9 +65,9 @@ do
   -- rounding and cutting cannot be told apart.
   function sliding_window.refund(state, charge, time)
     local at = down(time, charge.tick)
-    if state[1] ~= at - fmod(at, charge.period) then
+    if state[1] ~= at - at % charge.period then
       return state
     end
-    return {state[1], state[2], math.max(0, state[3] - charge.cost)}
+    return {state[1], state[2], max(0, state[3] - charge.cost)}
   end
 end

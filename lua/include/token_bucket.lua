@@ -17,11 +17,11 @@ do
     local debt = 0
     if state then
       local last = state[2]
-      debt = math.min(state[1], volume)
+      debt = min(state[1], volume)
       if at > last then
         -- Cut before it is multiplied: time enough for a full bucket needs no product.
         local elapsed = at - last
-        debt = elapsed < up(volume, amount) and math.max(0, debt - elapsed * amount) or 0
+        debt = elapsed < up(volume, amount) and max(0, debt - elapsed * amount) or 0
       elseif at < last then
         at, time = last, last * tick
       end
@@ -35,25 +35,25 @@ do
       return state, 0, 0, reset, retry, 0
     end
     debt = debt + cost * period
-    local part = fmod(volume - debt, period)
+    local part = (volume - debt) % period
     local left = (volume - debt - part) / period
     local reset = debt > 0 and (at + up(period - part, amount)) * tick - time or 0
     return {debt, at}, 1, left, reset, 0, 0
   end
 
   function token_bucket.write(key, state, charge)
-    local idle = (state[2] + up(math.min(state[1], charge.volume), charge.amount)) * charge.tick
+    local idle = (state[2] + up(min(state[1], charge.volume), charge.amount)) * charge.tick
     keep(key, pack('<dd', state[1], state[2]), idle)
   end
 
   -- What time has paid off since the charge is not given back: it may have been spent by others.
   function token_bucket.refund(state, charge, charged, time)
     local debt, last = state[1], state[2]
-    local elapsed = math.max(down(time, charge.tick), last) - down(charged, charge.tick)
+    local elapsed = max(down(time, charge.tick), last) - down(charged, charge.tick)
     if elapsed >= up(charge.volume, charge.amount) then
       return state
     end
     local owed = charge.cost * charge.period - elapsed * charge.amount
-    return {debt - math.min(debt, math.max(0, owed)), last}
+    return {debt - min(debt, max(0, owed)), last}
   end
 end

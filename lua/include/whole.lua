@@ -1,18 +1,15 @@
--- whole: quotients of whole numbers from 0 to 2^53, exactly.
+-- whole: quotients of whole numbers from 0 to 2^53, exactly, though Lua 5.1 counts in doubles.
 --
--- Lua 5.1 counts in doubles. Its a/b rounds, so floor(a/b) may be one too many, and a % b is built
--- on it. C's fmod is exact, and so is a division without a remainder.
+-- Where a/b is not whole, it is 1/b or more away from every whole number k beside it, and rounding
+-- moves it by k/2^53 at most. As k*b stays below 2^53 + b, that is never as far as k: floor, ceil
+-- and % are those of the exact quotient.
 
-local fmod = math.fmod
+local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 
 local function down(a, b)
-  return (a - fmod(a, b)) / b
+  return floor(a / b)
 end
 
 local function up(a, b)
-  local rest = fmod(a, b)
-  if rest == 0 then
-    return a / b
-  end
-  return (a - rest) / b + 1
+  return ceil(a / b)
 end

@@ -4,6 +4,8 @@ Times are given, so they jump as they like: backwards, by whole periods, by cent
 change under a state as a reload changes them.
 """
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import count
 from types import SimpleNamespace
 
@@ -13,9 +15,10 @@ from hypothesis import strategies as st
 from redisservers import store_plan
 
 from proxy.core.limits import ALGORITHMS
-from proxy.core.limits.decision import Rate
+from proxy.core.limits.decision import Decision, Rate
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitVariant
+from proxy.resources import shipped
 from proxy.store.ports import Charge
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road
@@ -104,18 +107,25 @@ def limits(draw, name):
 
 @st.composite
 def histories(draw, name):
-    """A limit and its reload; a start; then (jump, cost as a share of the capacity, key, which)."""
+    """A limit and its reload; a start; then (jump, cost as a share of the capacity, key, which).
+    A jump is µs, or to where an answer should change: ("after", n, d) is a period and d µs after
+    the n-th last request, ("reset", d) and ("retry_after", d) what the last answer said."""
     period, made = draw(limits(name))
+    near = st.integers(-1, 1)
     jump = st.one_of(
         st.integers(-3, 3),
         st.integers(-period, period),
         st.integers(0, 12).map(lambda tenths: period * tenths // 5),
         st.sampled_from([-DAY, 40 * DAY, 30_000 * DAY]),
+        st.tuples(st.just("after"), st.integers(1, 4), near),
+        st.tuples(st.sampled_from(["reset", "retry_after"]), near),
     )
     cost = st.one_of(st.integers(0, 4), st.sampled_from(["half", "most", "all"]))
-    operation = st.tuples(jump, cost, st.integers(0, 1), st.integers(0, 5).map(lambda n: n == 5))
+    operation = st.tuples(
+        jump, cost, st.sampled_from([0, 0, 0, 1]), st.integers(0, 5).map(lambda n: n == 5)
+    )
     start = draw(st.integers(0, 2**51))
-    return made, start, draw(st.lists(operation, min_size=1, max_size=25))
+    return period, made, start, draw(st.lists(operation, min_size=1, max_size=25))
 
 
 def cost_of(cost, capacity):
@@ -123,8 +133,17 @@ def cost_of(cost, capacity):
     return shares[cost] if isinstance(cost, str) else min(cost, capacity)
 
 
-def turn(now, jump):
-    return min(max(0, now + jump), NEVER_RUNS_OUT)
+def jump_to(jump, period, times, decision):
+    """When the next request comes; `times` are those of the earlier ones."""
+    if isinstance(jump, int):
+        return times[-1] + jump
+    if jump[0] == "after":
+        return times[-min(jump[1], len(times))] + period + jump[2]
+    return times[-1] + getattr(decision, jump[0]) + jump[1]
+
+
+def within(now):
+    return min(max(0, now), NEVER_RUNS_OUT)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -133,21 +152,23 @@ def turn(now, jump):
 )
 @given(data=st.data())
 async def test_the_twin_says_the_same(twin, name, data):
-    (old, new), twin.now, operations = data.draw(histories(name))
+    period, (old, new), start, operations = data.draw(histories(name))
     space = f"{name}/{next(FRESH)}"
-    old, new = (
-        LimitVariant(**{f: getattr(v, f) for f in v.__slots__} | {"space": space})
-        for v in (old, new)
-    )
+    old, new = replace(old, space=space), replace(new, space=space)
     model = Model()
+    times = [start]
+    decision = Decision(True, 0, 0, 0, 0)
     for jump, cost, key, reloaded in operations:
-        twin.now = turn(twin.now, jump)
+        twin.now = within(jump_to(jump, period, times, decision))
+        times.append(twin.now)
         held = new if reloaded else old
         charge = Charge(held, bytes([key]) * 16, cost_of(cost, held.capacity), False)
         if cost == 3:
-            assert await twin.store.peek(charge) == model.ask(charge, twin.now, charge.cost)
+            decision = model.ask(charge, twin.now, charge.cost)
+            assert await twin.store.peek(charge) == decision
         else:
-            assert await twin.store.admit([charge]) == model.admit([charge], twin.now)
+            (decision,) = model.admit([charge], twin.now)
+            assert await twin.store.admit([charge]) == [decision]
 
 
 SMALL = [
@@ -174,7 +195,7 @@ REQUESTS = st.lists(
 
 
 @settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(requests=REQUESTS)
 async def test_requests_of_several_limits_say_the_same(twin, requests):
@@ -188,7 +209,7 @@ async def test_requests_of_several_limits_say_the_same(twin, requests):
     model = Model()
     twin.now = 1_750_000_000 * SECOND
     for jump, asked in requests:
-        twin.now = turn(twin.now, jump)
+        twin.now = within(twin.now + jump)
         charges = [
             Charge(variants[which], bytes([key]) * 16, cost, variants[which].shadow)
             for which, key, cost in asked
@@ -204,8 +225,6 @@ MONTH_EDGES = [
 
 @pytest.mark.parametrize(("year", "month", "day"), MONTH_EDGES)
 async def test_months_end_where_the_calendar_says(twin, year, month, day):
-    from datetime import UTC, datetime
-
     limit = variant("fixed_window", "month", Rate(2, 0, True))
     for hour in (0, 23):
         begun = datetime(year, month, day, hour, 59, 59, tzinfo=UTC)
@@ -216,3 +235,52 @@ async def test_months_end_where_the_calendar_says(twin, year, month, day):
         (decision,) = await twin.store.admit([Charge(limit, key, 2, False)])
         assert decision == (True, 0, round((end - begun).total_seconds()) * SECOND, 0, 0)
         await twin.store.reset("month", key)
+
+
+@pytest.mark.parametrize("amount", [40, 300])
+async def test_a_log_forgets_unit_by_unit(twin, amount):
+    """Around the end of every unit, in a log that is read whole and in one that is read in
+    places."""
+    limit = variant("sliding_log", f"log/{amount}", Rate(amount, SECOND))
+    model = Model()
+    twin.now = 1_750_000_000 * SECOND
+    charged = []
+    for place in range(amount):
+        twin.now += 1000 + place * place % 700
+        charge = Charge(limit, b"k" * 16, 1 + place % 2 * 2, False)
+        assert await twin.store.admit([charge]) == model.admit([charge], twin.now)
+        charged.append(twin.now)
+    for end in charged:
+        for twin.now in (end + SECOND - 1, end + SECOND, end + SECOND + 1):
+            for cost in (0, amount, end % 3):
+                charge = Charge(limit, b"k" * 16, cost, False)
+                assert await twin.store.admit([charge]) == model.admit([charge], twin.now)
+
+
+QUOTIENTS = st.one_of(
+    st.tuples(st.integers(0, 2**53), st.integers(1, 2**53)),
+    st.tuples(st.integers(1, 2**53), st.integers(1, 2**53), st.integers(-1, 1)).map(
+        # As close to a whole quotient as it gets, and as large.
+        lambda t: (min(max(0, 2**53 // t[0] * t[0] + t[2]), 2**53), t[0])
+    ),
+)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(pairs=st.lists(QUOTIENTS, min_size=50, max_size=50))
+def test_quotients_are_exact(every_redis, pairs):
+    source = (
+        (shipped("lua") / "include" / "whole.lua").read_text()
+        + """
+        local answers = {}
+        for place = 1, #ARGV, 2 do
+          local a, b = tonumber(ARGV[place]), tonumber(ARGV[place + 1])
+          answers[#answers + 1] = string.format('%.0f %.0f %.0f', down(a, b), up(a, b), a % b)
+        end
+        return answers"""
+    )
+    numbers = [number for pair in pairs for number in pair]
+    answers = every_redis.call("EVAL", source, 0, *numbers)
+    assert answers == [f"{a // b} {-(-a // b)} {a % b}".encode() for a, b in pairs]
