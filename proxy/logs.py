@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import select
+import stat
 import threading
 import time
 import traceback
@@ -64,6 +65,7 @@ class LineWriter(Generic[T]):
 
     def __init__(self, fd: int, format_line: Callable[[T], str]) -> None:
         self._fd = fd
+        self._is_file = _is_file(fd)
         self._format = format_line
         self._lock = threading.Lock()
         self._items: list[T] = []
@@ -124,11 +126,26 @@ class LineWriter(Generic[T]):
         view = memoryview(data)
         while view:
             try:
-                view = view[os.write(self._fd, view) :]
+                view = view[os.write(self._fd, self._piece(view)) :]
             except BlockingIOError:  # someone who shares the terminal made it non-blocking
                 select.select([], [self._fd], [])
             except OSError:
                 return
+
+    def _piece(self, data: memoryview) -> memoryview:
+        """What goes out in one write: all that a file takes, but to a pipe whole lines of no more
+        than it takes at once (pipe(7), PIPE_BUF), as other workers write to the same one."""
+        if self._is_file or len(data) <= select.PIPE_BUF:
+            return data
+        end = bytes(data[: select.PIPE_BUF]).rfind(b"\n")
+        return data[: (end if end >= 0 else bytes(data).find(b"\n")) + 1]
+
+
+def _is_file(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:  # closed: what is written is lost, which is no error
+        return False
 
 
 class _Record(NamedTuple):

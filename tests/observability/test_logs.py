@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import select
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -320,6 +321,24 @@ def test_a_nonblocking_pipe_gets_everything() -> None:
     pipe.read()
     writer.close()
     assert pipe.lines() == ["x" * 9999] * 100
+
+
+def test_other_processes_may_write_to_the_same_pipe() -> None:
+    """A packet pipe shows each write: whole lines, and no more than goes out in one (pipe(7))."""
+    read, write = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
+    writer: LineWriter[str] = LineWriter(write, str)
+    lines = [f"{n:04}" * (1 + 7 * n) for n in range(40)] + ["a" * 5000, "b"]
+    for line in lines:
+        writer.put(line, len(line))
+    writer.close()
+    os.close(write)
+    packets = []
+    while packet := os.read(read, 65536):
+        packets.append(packet)
+    os.close(read)
+    assert b"".join(packets).decode().splitlines() == lines
+    broken = [packet for packet in packets if not packet.endswith(b"\n")]
+    assert [len(packet) for packet in broken] == [select.PIPE_BUF]  # the one that is too long
 
 
 def test_a_reader_that_left_is_no_error() -> None:
