@@ -47,14 +47,16 @@ class ResponseHead:
     """One head, interim or final, with all its field lines.
 
     `length`: Content-Length, also where it only describes (HEAD, 304); None where absent.
-    `decoder`: reads the body; None where the answer has none.
+    `body`: the body's length where it is known beforehand (0: none); None where it is `chunked`,
+    or else ends with the connection.
     `keep_alive`: the connection may carry another request once the body is read.
     `keep_alive_timeout`: seconds the upstream keeps an idle connection, where it says so.
     `options`: Connection's options, lower case.  `upgrade`: the Upgrade field's value, or None.
     """
 
     __slots__ = (
-        "decoder",
+        "body",
+        "chunked",
         "keep_alive",
         "keep_alive_timeout",
         "length",
@@ -72,7 +74,8 @@ class ResponseHead:
         self.reason = reason
         self.lines = lines
         self.length: int | None = None
-        self.decoder: Decoder | None = None
+        self.body: int | None = 0
+        self.chunked = False
         self.keep_alive = version == 11
         self.keep_alive_timeout: int | None = None
         self.options = _NO_OPTIONS
@@ -84,7 +87,7 @@ class ResponseParser:
 
     __slots__ = ("_decoder", "_held", "_method", "_scanned", "_upgrade", "done", "rest")
 
-    def __init__(self, method: str, *, upgrade: bool = False) -> None:
+    def __init__(self, method: str, upgrade: bool = False) -> None:
         self._method = method
         self._upgrade = upgrade
         self._decoder: Decoder | None = None
@@ -100,14 +103,19 @@ class ResponseParser:
 
         Raises InvalidResponse, and FramingError for a broken body.
         """
-        if self.done:
-            self.rest += data
-            return []
-        if self._decoder is not None:
-            events: list[ResponseHead | bytes] = []
-            self._body(self._decoder, data, events)
-            return events
-        return self._heads(data)
+        events: list[ResponseHead | bytes] = []
+        decoder = self._decoder
+        if decoder is None:
+            if self.done:
+                self.rest += data
+            else:
+                self._heads(data, events)
+        else:
+            pieces, rest = decoder.feed(data)
+            events += pieces
+            self.rest += rest
+            self.done = decoder.done
+        return events
 
     def eof(self) -> bool:
         """The stream ends here: True where the answer is complete with that."""
@@ -115,8 +123,7 @@ class ResponseParser:
             self.done = self._decoder.eof()
         return self.done
 
-    def _heads(self, data: bytes) -> list[ResponseHead | bytes]:
-        events: list[ResponseHead | bytes] = []
+    def _heads(self, data: bytes, events: list[ResponseHead | bytes]) -> None:
         if self._held:
             data = self._held + data
             self._held = b""
@@ -124,30 +131,31 @@ class ResponseParser:
             end = data.find(b"\r\n\r\n", self._scanned)
             if end < 0:
                 self._hold(data)
-                return events
+                return
             self._scanned = 0
             head = _parse(data[: end + 2])
             data = data[end + 4 :]
             events.append(head)
-            if head.status >= 200 or head.status == 101:
+            if head.status >= 200:
+                _frame(head, self._method)
                 break
-        if head.status == 101:
-            if not self._upgrade:
-                raise InvalidResponse("upgrade", "101 without having been asked to upgrade")
-        else:
-            _frame(head, self._method)
-        if head.decoder is None:
+            if head.status == 101:
+                if not self._upgrade:
+                    raise InvalidResponse("upgrade", "101 without having been asked to upgrade")
+                _connection(head)
+                break
+        size = head.body
+        if size is not None and size <= len(data):
             self.done = True
-            self.rest = data
-            return events
-        self._decoder = head.decoder
-        self._body(head.decoder, data, events)
-        return events
-
-    def _body(self, decoder: Decoder, data: bytes, events: list[ResponseHead | bytes]) -> None:
-        pieces, self.rest = decoder.feed(data)
-        events += pieces
-        self.done = decoder.done
+            if size:
+                events.append(data if size == len(data) else data[:size])
+            self.rest = data[size:]
+            return
+        if size is not None:
+            self._decoder = LengthDecoder(size)
+        else:
+            self._decoder = ChunkedDecoder() if head.chunked else UntilClose()
+        events += self.feed(data)
 
     def _hold(self, data: bytes) -> None:
         """Keeps a head that has begun, unless it can already be refused."""
@@ -181,10 +189,7 @@ def _parse(raw: bytes) -> ResponseHead:
     status = int(digits)
     if not 100 <= status <= 599:
         raise InvalidResponse("status", "the status is not 100 to 599")
-    head = ResponseHead(11 if minor == "1" else 10, status, reason, lines)
-    if status == 101:
-        _connection(head)
-    return head
+    return ResponseHead(11 if minor == "1" else 10, status, reason, lines)
 
 
 def _connection(head: ResponseHead) -> dict[str, str]:
@@ -231,12 +236,12 @@ def _frame(head: ResponseHead, method: str) -> None:
             raise InvalidResponse("transfer-encoding", "Transfer-Encoding in HTTP/1.0")
         if coding.lower() != "chunked":
             raise InvalidResponse("transfer-encoding", "a Transfer-Encoding that is not chunked")
-        head.decoder = ChunkedDecoder()
-    elif head.length is not None:
-        head.decoder = LengthDecoder(head.length) if head.length else None
+        head.body = None
+        head.chunked = True
     else:
-        head.decoder = UntilClose()
-        head.keep_alive = False
+        head.body = head.length
+        if head.length is None:
+            head.keep_alive = False
 
 
 def _length(value: str) -> int:

@@ -94,9 +94,8 @@ class Call:
         self._connection = connection
         connection.call = self
         self.failure = None
-        self._parser = ResponseParser(
-            self._request.method, upgrade=self._request.upgrade is not None
-        )
+        request = self._request
+        self._parser = ResponseParser(request.method, request.upgrade is not None)
 
     def sent(self, now: float) -> None:
         """The request is out: its answer is due."""
@@ -122,15 +121,18 @@ class Call:
             self.deadline += now - self._upload_began
             self.sent(now)
 
-    async def answer(self) -> ResponseHead:
-        """Waits for the final head. Raises UpstreamError, or the request body's BodyError."""
-        if self.head is None and self.failure is None:
-            self.waiter = self._upstream.pool.loop.create_future()
-            try:
-                await self.waiter
-            finally:
-                self.waiter = None
-        self.check()
+    def answer(self) -> asyncio.Future[bool]:
+        """Done once `result` has something to say."""
+        waiter = self.waiter = self._upstream.pool.loop.create_future()
+        if self.head is not None or self.failure is not None:
+            waiter.set_result(False)
+        return waiter
+
+    def result(self) -> ResponseHead:
+        """The final head. Raises UpstreamError, or the request body's BodyError."""
+        self.waiter = None
+        if self.failure is not None:
+            raise self.failure
         head = self.head
         assert head is not None
         self.phase = ANSWERED
@@ -167,6 +169,9 @@ class Call:
         else:
             reason, detail = _EXPIRED[self.phase]
         self.fail(UpstreamError(reason, detail, sent=self.phase >= SENDING))
+
+    def shut(self) -> None:
+        self.fail(UpstreamError("reset", "the upstream was closed", sent=self.phase >= SENDING))
 
     def fail(self, error: Exception) -> None:
         """Nothing more will come of it. Before `answer` has returned, that raises `error`;

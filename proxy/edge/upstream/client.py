@@ -48,12 +48,13 @@ class HttpUpstream:
         the Reply's stream or tunnel before their end: whoever holds them must do one or the
         other. Until its first wait it needs no task."""
         pool = self.pool
+        if not pool.bound:
+            pool.bind()
         began = now = pool.loop.time()
         call = Call(self, request, now)
         self._tally.in_flight += 1
-        pool.watch(call)
         try:
-            if pool.enter():
+            if pool.enter(call):
                 call.slot = True
             else:
                 now = await self._queue(call)
@@ -62,14 +63,18 @@ class HttpUpstream:
             connection = pool.take(index, now)
             if connection is None:
                 connection = await self._connect(call)
-            self._write(call, connection, request)
+                now = pool.loop.time()
+            self._write(call, connection, request, now)
+            await call.answer()
             try:
-                head = await call.answer()
+                head = call.result()
             except UpstreamError as error:
                 if not (connection.used and _unseen(error, call, request)):
                     raise
-                self._write(call, await self._connect(call), request)
-                head = await call.answer()
+                connection = await self._connect(call)
+                self._write(call, connection, request, pool.loop.time())
+                await call.answer()
+                head = call.result()
         except BaseException:
             call.close()
             raise
@@ -105,13 +110,10 @@ class HttpUpstream:
 
     def ended(self, call: Call) -> None:
         """The call is over, to the end of its body."""
-        self.pool.forget(call)
         self._tally.in_flight -= 1
         if call.index >= 0:
             self._load[call.index] -= 1
-        if call.slot:
-            call.slot = False
-            self.pool.leave()
+        self.pool.leave(call, call.slot)
 
     async def _queue(self, call: Call) -> float:
         """Waits for a slot; the time when it came."""
@@ -148,10 +150,9 @@ class HttpUpstream:
         finally:
             call.waiter = None
 
-    def _write(self, call: Call, connection: Connection, request: Outgoing) -> None:
+    def _write(self, call: Call, connection: Connection, request: Outgoing, now: float) -> None:
         call.begin(connection)
         body = request.body
-        now = self.pool.loop.time()
         head = self._head(call.index, request)
         if body is None:
             call.sent(now)

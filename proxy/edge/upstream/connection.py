@@ -9,6 +9,9 @@ import select
 from typing import Protocol, cast
 
 WRITE_HIGH_WATER = 64 * 1024
+READ_SIZE = 64 * 1024
+"""The most that one read takes: an asyncio.Protocol would be handed 256 KiB at a time."""
+
 _READABLE = select.POLLIN | select.POLLRDHUP
 
 
@@ -23,16 +26,19 @@ class Receiver(Protocol):
 
 
 class Keeper(Protocol):
-    """Whoever keeps connections between calls."""
+    """Whoever keeps connections between calls. They share its `buffer`, of READ_SIZE bytes: what
+    is read into it is taken out before anything else is read."""
 
-    def opened(self, connection: "Connection") -> None: ...
+    buffer: memoryview
+
     def lost(self, connection: "Connection") -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A connection to `address`, one of the addresses of the endpoint at `index`."""
 
     __slots__ = (
+        "_buffer",
         "_can_write",
         "_keeper",
         "_poll",
@@ -60,6 +66,7 @@ class Connection(asyncio.Protocol):
         self.expires = 0.0
         """While idle, on the loop's clock: not to be used again from then on."""
         self._keeper = keeper
+        self._buffer = keeper.buffer
         self._poll = select.poll()
         self._reading_paused = False
         self.congested = False
@@ -102,17 +109,19 @@ class Connection(asyncio.Protocol):
             self._reading_paused = False
             self.transport.resume_reading()
 
-    # asyncio.Protocol.
+    # asyncio.BufferedProtocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         self._poll.register(transport.get_extra_info("socket").fileno(), _READABLE)
-        self._keeper.opened(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self.call is not None:
-            self.call.feed(data)
+            self.call.feed(bytes(self._buffer[:nbytes]))
         else:
             self.abort()
 

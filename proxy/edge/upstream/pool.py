@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from proxy.core.message import UpstreamError
-from proxy.edge.upstream.connection import Connection
+from proxy.edge.upstream.connection import READ_SIZE, Connection
 from proxy.edge.upstream.resolve import Addresses
 from proxy.edge.upstream.tls import client_context
 from proxy.policy.snapshot import UpstreamPlan
@@ -26,16 +26,20 @@ _TICK = 0.005
 
 
 class Timed(Protocol):
-    """A call as the clock sees it: when something about it is due, and what then."""
+    """A call as the pool sees it: when something about it is due, and what then. `shut`: the
+    upstream was closed under it."""
 
     due: float
     waiter: asyncio.Future[bool] | None
 
     def expire(self, now: float) -> None: ...
+    def shut(self) -> None: ...
 
 
 class Pool:
     """The connections of one upstream. Belongs to the event loop that first uses it."""
+
+    loop: asyncio.AbstractEventLoop
 
     def __init__(self, plan: UpstreamPlan) -> None:
         self._plan = plan
@@ -50,10 +54,12 @@ class Pool:
         ]
         self._idle: list[list[Connection]] = [[] for _ in plan.endpoints]
         self._open: set[Connection] = set()
+        self.buffer = memoryview(bytearray(READ_SIZE))
         self._busy = 0
+        self._max_busy = plan.max_connections
         self._line: deque[asyncio.Future[bool]] = deque()
         self._calls: set[Timed] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.bound = False
         self._timer: asyncio.TimerHandle | None = None
         # The shortest time after which something that begins now can be due.
         self._shortest = min(
@@ -67,24 +73,43 @@ class Pool:
         self._retired = False
         self._empty: asyncio.Future[None] | None = None
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that the upstream belongs to."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop
+    def bind(self) -> None:
+        """Makes the running event loop the upstream's own; once, before anything else."""
+        self.loop = asyncio.get_running_loop()
+        self.bound = True
 
-    # Calls and their clock.
+    # Calls, their slots and their clock.
 
-    def watch(self, call: Timed) -> None:
-        """Has `call.expire` called once `call.due` has passed, until `forget`."""
+    def enter(self, call: Timed) -> bool:
+        """Takes the call in, and a slot if one is free and nobody waits: whether it has one.
+
+        From here to `leave`, `call.expire` is called when `call.due` has passed.
+        """
         self._calls.add(call)
         if self._timer is None:
-            loop = self.loop
-            self._timer = loop.call_at(min(call.due, loop.time() + self._shortest), self._tick)
+            first = min(call.due, self.loop.time() + self._shortest)
+            self._timer = self.loop.call_at(first, self._tick)
+        if self._busy < self._max_busy and not self._line:
+            self._busy += 1
+            return True
+        return False
 
-    def forget(self, call: Timed) -> None:
+    def leave(self, call: Timed, slot: bool) -> None:
+        """The call is over. If it had a `slot`, the first in line gets it."""
         self._calls.discard(call)
+        if slot:
+            self.release()
+        if self._retired and not self._calls:
+            self._stop_lookups()
+
+    def release(self) -> None:
+        """Gives a slot back."""
+        while self._line:
+            place = self._line.popleft()
+            if not place.done():
+                place.set_result(True)
+                return
+        self._busy -= 1
 
     def _tick(self) -> None:
         loop = self.loop
@@ -108,15 +133,6 @@ class Pool:
             loop.call_at(max(earliest, now + _TICK), self._tick) if idle or self._calls else None
         )
 
-    # Slots.
-
-    def enter(self) -> bool:
-        """Takes a slot if one is free and nobody waits."""
-        if self._busy < self._plan.max_connections and not self._line:
-            self._busy += 1
-            return True
-        return False
-
     async def queue(self, call: Timed) -> bool:
         """Waits in line for a slot. False where the call gave `waiter` a result of its own first.
 
@@ -131,20 +147,11 @@ class Pool:
             return await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and place.result():
-                self.leave()  # the slot came in the same moment
+                self.release()  # the slot came in the same moment
             raise
         finally:
             if place in self._line:
                 self._line.remove(place)
-
-    def leave(self) -> None:
-        """Gives a slot back: to the first in line, if any."""
-        while self._line:
-            place = self._line.popleft()
-            if not place.done():
-                place.set_result(True)
-                return
-        self._busy -= 1
 
     # Connections.
 
@@ -194,9 +201,15 @@ class Pool:
             self._make_room()
             try:
                 async with asyncio.timeout(self._plan.connect_timeout):
-                    return await self._dial(index, address)
+                    connection = await self._dial(index, address)
             except OSError as error:  # ssl.SSLError and TimeoutError are among them
                 failure = error
+            else:
+                # Only now: uvloop may close a connection that it has made, but not handed out,
+                # without telling it.
+                if not connection.closed:
+                    self._open.add(connection)
+                return connection
         raise UpstreamError(
             "connect_error", f"{endpoint.authority} does not accept connections", sent=False
         ) from failure
@@ -240,11 +253,6 @@ class Pool:
                 stack.remove(connection)
                 connection.abort()
 
-    def opened(self, connection: Connection) -> None:
-        self._open.add(connection)
-        if self._closed:
-            connection.abort()
-
     def lost(self, connection: Connection) -> None:
         self._open.discard(connection)
         stack = self._idle[connection.index]
@@ -275,6 +283,8 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for call in tuple(self._calls):
+            call.shut()
         if self._open:
             self._empty = self.loop.create_future()
             for connection in tuple(self._open):
