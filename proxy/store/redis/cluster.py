@@ -26,7 +26,7 @@ from proxy.store.ports import StoreError
 from proxy.store.redis.access import Access, Address
 from proxy.store.redis.connection import ErrorReply, Word
 from proxy.store.redis.eviction import Eviction
-from proxy.store.redis.link import NOT_SERVING, Link, NotServing, refused, wait_for
+from proxy.store.redis.link import NOT_SERVING, Link, NotServing, ended, refused, wait_for
 from proxy.store.redis.pubsub import Subscriptions
 from proxy.store.redis.road_port import PROBE_EXPIRY, Script
 from proxy.store.redis.topology import SLOTS, node_address, read_slots
@@ -142,8 +142,7 @@ class ClusterRoad:
         return status
 
     async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await ended(self._task)
         await self._subscriptions.close()
         for link in self._links.values():
             await link.close()

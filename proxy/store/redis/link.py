@@ -120,8 +120,7 @@ class Link:
             self.connection.close(reason)
 
     async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await ended(self._task)
         self._closed = True
         if self.connection is not None:
             self.connection.close("closed")
@@ -236,3 +235,11 @@ async def wait_for(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancels a task and waits for its end. More than once: redis-py swallows a cancellation that
+    comes while it connects."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.05)

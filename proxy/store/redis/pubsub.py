@@ -12,7 +12,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from proxy.store.redis.access import Access, Address
-from proxy.store.redis.link import NotServing
+from proxy.store.redis.link import NotServing, ended
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,7 @@ class Subscriptions:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await ended(self._task)
 
     async def _keep(self) -> None:
         while True:
