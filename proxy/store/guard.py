@@ -3,6 +3,7 @@
 Rules:
 - While the breaker is not closed nothing waits for the store. A probe goes out every second beside
   the requests; once it is answered, counting is shared again.
+- What one server of several cannot answer is no failure of the store: nobody waits for it either.
 - Each limit goes its own way: `local` counts in this process at the limit's full rate, `allow`
   lets through uncounted, `deny` ends the request (Unavailable), whatever the others say. A shadow
   limit never blocks: with `deny` it lets through too.
@@ -67,7 +68,7 @@ class GuardedLimits:
             now = clock()
             self._admits.errors += 1
             self._admits.duration.observe(now - began)
-            if breaker.failed(generation, now):
+            if not error.partial and breaker.failed(generation, now):
                 self._degrade(error, now)
             return self._alone(charges)
         now = clock()

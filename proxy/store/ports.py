@@ -31,12 +31,21 @@ class StoreError(Exception):
     """A shared store that gave no answer to rely on.
 
     `reason`: timeout (no reply in time), down (no connection), refused (an error reply).
+    `partial`: one of several servers is in trouble, is asked no more, and most others are well:
+    the trouble of its keys, not of the store.
     """
 
-    def __init__(self, reason: Literal["timeout", "down", "refused"], detail: str) -> None:
+    def __init__(
+        self,
+        reason: Literal["timeout", "down", "refused"],
+        detail: str,
+        *,
+        partial: bool = False,
+    ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.partial = partial
 
 
 class Unavailable(Exception):

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from hashlib import sha1
 from typing import Any
 
+from redisservers import RedisServers, wait_for
+
 from proxy.core.store_urls import read_store_url
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import StorePlan
@@ -146,3 +148,45 @@ class _Ended(Exception):
 def _write(writer: asyncio.StreamWriter, piece: bytes) -> None:
     if not writer.transport.is_closing():
         writer.write(piece)
+
+
+DOWN_AFTER = 300  # ms
+
+
+class Trio:
+    """A primary, a replica in step with it, and one Sentinel whose word is enough."""
+
+    def __init__(
+        self,
+        servers: RedisServers,
+        password: str | None = None,
+        *,
+        sentinel_password: str | None = None,
+    ) -> None:
+        own = {"repl-diskless-sync-delay": 0}
+        if password is not None:
+            own |= {"requirepass": password, "masterauth": password}
+        self.primary = servers.start(options=own)
+        self.replica = servers.start(options={**own, "replicaof": f"127.0.0.1 {self.primary.port}"})
+        watch: dict[str, str | int] = {
+            "sentinel monitor main 127.0.0.1": f"{self.primary.port} 1",
+            "sentinel down-after-milliseconds main": DOWN_AFTER,
+            "sentinel failover-timeout main": 3_000,
+        }
+        if password is not None:
+            watch["sentinel auth-pass main"] = password
+        if sentinel_password is not None:
+            watch["requirepass"] = sentinel_password
+        self.sentinel = servers.start(options=watch, mode="sentinel")
+        wait_for(self._in_step, "a replica in step")
+        wait_for(self._known, "a Sentinel that knows the replica")
+
+    def url(self, credentials: str = "") -> str:
+        return f"redis+sentinel://{credentials}127.0.0.1:{self.sentinel.port}/main/0"
+
+    def _in_step(self) -> bool:
+        return self.replica.call("INFO", "replication").get("master_link_status") == "up"
+
+    def _known(self) -> bool:
+        replicas = self.sentinel.call("SENTINEL", "REPLICAS", "main")
+        return bool(replicas) and "disconnected" not in str(replicas)

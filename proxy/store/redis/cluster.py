@@ -6,7 +6,8 @@ Rules:
 - Every hop has a deadline of its own, and there are `HOPS` of them at most.
 - The map is read anew when a server says that it is wrong, while a primary cannot be reached, and
   every `REFRESH_EVERY` seconds.
-- One server in trouble is the trouble of its keys: the others go on.
+- One server in trouble is the trouble of its keys (`StoreError.partial`): the others go on, and a
+  probe passes where most of them answer.
 """
 
 import asyncio
@@ -87,6 +88,7 @@ class ClusterRoad:
             except StoreError as error:
                 if error.reason == "down":
                     self._stale.set()
+                error.partial = not link.usable and self._most_are_well()
                 raise
             except ErrorReply as error:
                 code = error.code
@@ -102,8 +104,15 @@ class ClusterRoad:
     async def probe(self) -> None:
         if not self._known.is_set():
             raise StoreError("down", self._reason)
-        for key in self._probe_keys():
-            await self._ask(self._owner(key_slot(key)), b"SET", key, b"1", b"PX", PROBE_EXPIRY)
+        keys = self._probe_keys()
+        troubles: list[StoreError] = []
+        for key in keys:
+            try:
+                await self._ask(self._owner(key_slot(key)), b"SET", key, b"1", b"PX", PROBE_EXPIRY)
+            except StoreError as error:
+                troubles.append(error)
+        if troubles and 2 * len(troubles) >= len(keys):
+            raise troubles[0]
 
     async def publish(self, channel: str, message: bytes) -> None:
         for link in self._links.values():
@@ -169,6 +178,10 @@ class ClusterRoad:
                 self._access, find, self._scripts, greet=self._eviction.read, on_lost=self._lost
             )
         return link
+
+    def _most_are_well(self) -> bool:
+        links = self._links.values()
+        return 2 * sum(link.usable for link in links) > len(links)
 
     async def _redirect(self, link: Link, error: ErrorReply, timeout: float) -> Link:
         """The link that a MOVED or ASK leads to, connected if that is done in time."""

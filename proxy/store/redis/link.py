@@ -69,6 +69,11 @@ class Link:
         """Why there is no connection."""
         return self._reason
 
+    @property
+    def usable(self) -> bool:
+        """Whether a call would be sent; else it fails at once."""
+        return self.connection is not None and not self.connection.stalled
+
     async def ask(self, *command: Word, timeout: float) -> Any:
         """One command's reply. Raises ErrorReply or StoreError."""
         connection = self.connection
