@@ -450,6 +450,25 @@ async def test_an_early_refusal_is_returned_at_once_and_ends_the_upload(
     assert (upstream.status()["busy"], upstream.status()["idle"]) == (0, 0)
 
 
+async def test_a_refusal_followed_by_a_reset_is_still_heard(lab: Lab) -> None:
+    """An origin that closes with unread bytes resets the connection (RFC 9112 §9.6)."""
+
+    class Endless(Body):
+        async def read(self) -> bytes:
+            await asyncio.sleep(0)
+            return bytes(16384)
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.take(100_000)
+        await peer.say(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno")
+
+    _, upstream = await lab.pair(script)
+    for _ in range(20):
+        reply = await upstream.send(request("POST", body=Endless(length=10**9)))
+        assert (reply.status, reply.body) == (413, b"no")
+
+
 async def test_an_early_success_goes_on_beside_the_upload(lab: Lab) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()

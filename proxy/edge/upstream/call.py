@@ -237,10 +237,11 @@ class Call:
 
     def feed(self, data: bytes) -> None:
         """Takes bytes of the answer."""
+        parser = self._parser
+        assert parser is not None
         self.heard = True
-        assert self._parser is not None
         try:
-            events = self._parser.feed(data)
+            events = parser.feed(data)
         except (InvalidResponse, FramingError) as error:
             self.fail(UpstreamError("invalid", error.detail, sent=True))
             return
@@ -248,10 +249,12 @@ class Call:
             if isinstance(event, bytes):
                 self._pieces.append(event)
                 self._buffered += len(event)
+            elif event.status >= 200:
+                self._final(event)
             else:
-                self._hear(event)
-        if self._parser.done:
-            self._complete()
+                self._interim(event)
+        if parser.done:
+            self._complete(parser.rest)
         elif self._buffered > HIGH_WATER and self._connection is not None:
             self._connection.pause_reading()
         if self.head is not None:
@@ -260,7 +263,7 @@ class Call:
     def ended(self) -> bool:
         """The upstream ended its half of the connection."""
         if self._parser is not None and self._parser.eof():
-            self._complete()
+            self._complete(b"")
             self.wake()
         else:
             self.lost(None)
@@ -270,40 +273,41 @@ class Call:
         """The connection is gone."""
         self.fail(UpstreamError("reset", "the upstream closed the connection", sent=True))
 
-    def _hear(self, head: ResponseHead) -> None:
-        if head.status == 100:
+    def _interim(self, head: ResponseHead) -> None:
+        if head.status == 101:
+            self._final(head)
+        elif head.status == 100:
             if self.upload is not None:
                 self.upload.go_ahead()
-        elif head.status < 200 and head.status != 101:
-            if self._request.inform is not None:
-                self._request.inform(head.status, forward_response_lines(head.lines))
-        else:
-            self.head = head
-            upload = self.upload
-            # An answer that refuses needs no more of the request (RFC 9110 §10.1.1). An early
-            # 2xx may depend on the rest, as an echo does: the upload goes on beside it.
-            if upload is not None and (upload.waiting or not 200 <= head.status < 300):
-                upload.stop()
-                self.upload = None
-                head.keep_alive = False
+        elif self._request.inform is not None:
+            self._request.inform(head.status, forward_response_lines(head.lines))
 
-    def _complete(self) -> None:
+    def _final(self, head: ResponseHead) -> None:
+        self.head = head
+        upload = self.upload
+        # An answer that refuses needs no more of the request (RFC 9110 §10.1.1). An early
+        # 2xx may depend on the rest, as an echo does: the upload goes on beside it.
+        if upload is not None and (upload.waiting or not 200 <= head.status < 300):
+            upload.stop()
+            self.upload = None
+            head.keep_alive = False
+
+    def _complete(self, rest: bytes) -> None:
         """The answer is whole: slot and connection are free at once, read or not."""
         connection = self._connection
         head = self.head
-        parser = self._parser
         assert connection is not None
         assert head is not None
-        assert parser is not None
         if head.status == 101:
-            self._upgrade(connection, head, parser.rest)
+            self._upgrade(connection, head, rest)
             return
         self.whole = True
-        if head.keep_alive and self.upload is None and not parser.rest:
+        if head.keep_alive and self.upload is None and not rest:
             self._connection = None
             self._ended = True
-            self._upstream.pool.give(connection, head.keep_alive_timeout)
-            self._upstream.ended(self)
+            upstream = self._upstream
+            upstream.pool.give(connection, head.keep_alive_timeout)
+            upstream.ended(self)
         else:
             self.end()
 

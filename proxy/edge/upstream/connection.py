@@ -42,13 +42,13 @@ class Connection(asyncio.BufferedProtocol):
         "_can_write",
         "_keeper",
         "_poll",
-        "_reading_paused",
         "address",
         "call",
         "closed",
         "congested",
         "expires",
         "index",
+        "reading_paused",
         "transport",
         "used",
     )
@@ -68,7 +68,7 @@ class Connection(asyncio.BufferedProtocol):
         self._keeper = keeper
         self._buffer = keeper.buffer
         self._poll = select.poll()
-        self._reading_paused = False
+        self.reading_paused = False
         self.congested = False
         """The upstream has not taken what was written: `drain` would wait."""
         self._can_write: asyncio.Future[None] | None = None
@@ -100,13 +100,13 @@ class Connection(asyncio.BufferedProtocol):
             raise ConnectionResetError("the upstream connection is closed")
 
     def pause_reading(self) -> None:
-        if not self._reading_paused and not self.closed:
-            self._reading_paused = True
+        if not self.reading_paused and not self.closed:
+            self.reading_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._reading_paused and not self.closed:
-            self._reading_paused = False
+        if self.reading_paused and not self.closed:
+            self.reading_paused = False
             self.transport.resume_reading()
 
     # asyncio.BufferedProtocol.
@@ -120,8 +120,9 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.call is not None:
-            self.call.feed(bytes(self._buffer[:nbytes]))
+        call = self.call
+        if call is not None:
+            call.feed(bytes(self._buffer[:nbytes]))
         else:
             self.abort()
 

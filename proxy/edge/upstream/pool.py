@@ -57,6 +57,7 @@ class Pool:
         self.buffer = memoryview(bytearray(READ_SIZE))
         self._busy = 0
         self._max_busy = plan.max_connections
+        self._idle_timeout = plan.idle_timeout
         self._line: deque[asyncio.Future[bool]] = deque()
         self._calls: set[Timed] = set()
         self.bound = False
@@ -98,7 +99,10 @@ class Pool:
         """The call is over. If it had a `slot`, the first in line gets it."""
         self._calls.discard(call)
         if slot:
-            self.release()
+            if self._line:
+                self.release()
+            else:
+                self._busy -= 1
         if self._retired and not self._calls:
             self._stop_lookups()
 
@@ -168,13 +172,14 @@ class Pool:
     def give(self, connection: Connection, keep_alive_timeout: int | None) -> None:
         """Takes back a connection whose answer has been read to its end."""
         connection.call = None
-        idle = self._plan.idle_timeout
+        idle = self._idle_timeout
         if keep_alive_timeout is not None:
             idle = min(idle, keep_alive_timeout - 1)
         if self._closed or self._retired or idle <= 0 or connection.closed:
             connection.abort()
             return
-        connection.resume_reading()
+        if connection.reading_paused:
+            connection.resume_reading()
         connection.used = True
         connection.expires = self.loop.time() + idle
         self._idle[connection.index].append(connection)
