@@ -72,6 +72,11 @@ class Stored:
     etag: str | None
     last_modified: int | None
     """Last-Modified in ms, where it is a valid date."""
+    authorized: bool = False
+    """Its request had Authorization: only public, must-revalidate or s-maxage lets others have it,
+    and a 304 can take that back (RFC 9111 §3.5)."""
+    unkeyed_cookie: bool = False
+    """Its request had a cookie outside the key: only the origin's own freshness counts."""
     tags: tuple[str, ...] = ()
     """Of the policy and of the origin's Surrogate-Key, Cache-Tag and Cache-Groups; bounded."""
     cost: int = 0
