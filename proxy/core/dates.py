@@ -35,7 +35,7 @@ def imf_fixdate(second: int) -> str:
     )
 
 
-def parse(text: str, now: int) -> int | None:
+def parse_http_date(text: str, now: int) -> int | None:
     """A date's milliseconds since the epoch (negative before 1970), or None for what is no date.
 
     `now` in milliseconds tells the century of an RFC 850 date.

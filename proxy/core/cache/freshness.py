@@ -19,9 +19,9 @@ All times are integer milliseconds.
 
 from typing import Final, NamedTuple
 
-from proxy.core import dates
 from proxy.core.cache.directives import ResponseDirectives, delta_seconds
 from proxy.core.cache.record import SECOND, CacheTerms
+from proxy.core.dates import parse_http_date
 from proxy.core.fields import Fields
 
 HEURISTIC_STATUSES: Final = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
@@ -68,7 +68,7 @@ def moments(response: Fields, requested: int, received: int) -> Moments:
     return Moments(
         date=received if date is None else date,
         dated=date is not None,
-        expires=None if expires is None else dates.parse(expires, received) or 0,
+        expires=None if expires is None else parse_http_date(expires, received) or 0,
         last_modified=_date(index.get("last-modified"), received),
         initial_age=max(apparent, corrected),
     )
@@ -118,7 +118,7 @@ def _explicit(directives: ResponseDirectives, times: Moments) -> Lifetime | None
 
 
 def _date(text: str | None, now: int) -> int | None:
-    return None if text is None else dates.parse(text, now)
+    return None if text is None else parse_http_date(text, now)
 
 
 def _age_value(text: str | None) -> int:
