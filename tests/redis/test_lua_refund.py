@@ -1,0 +1,126 @@
+"""A refund never gives back more than the charge still weighs: whoever is admitted after it would
+have been admitted without the charge, too."""
+
+from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from limits_kit import DAY, HOUR, SECOND, charge, limits_on, variant
+
+from proxy.core.limits.decision import Rate
+from proxy.store.scripts import script
+
+FRESH = count()
+PERIOD = 100
+LIMITS = {
+    "fixed_window": variant("fixed_window", Rate(6, PERIOD)),
+    "sliding_window": variant("sliding_window", Rate(6, PERIOD)),
+    "sliding_log": variant("sliding_log", Rate(6, PERIOD)),
+    "long log": variant("sliding_log", Rate(300, PERIOD)),
+    "token_bucket": variant("token_bucket", Rate(3, PERIOD), 6),
+    "month": variant("fixed_window", Rate(6, 0, True)),
+}
+
+
+@pytest.fixture
+async def turned(redis_server):
+    clock = SimpleNamespace(now=0)
+    async with limits_on(redis_server, now=lambda: clock.now) as store:
+        clock.store = store
+
+        async def refund(asked, at):
+            spelt = store._spell([asked])
+            return (await store._ask(script("refund"), b"%d" % at, spelt))[0][0]
+
+        clock.refund = refund
+        yield clock
+
+
+MOVES = st.lists(
+    st.tuples(st.one_of(st.integers(0, 30), st.sampled_from([-20, 99, 100, 200])),
+              st.integers(1, 4)),
+    max_size=6,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(LIMITS))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(before=MOVES, cost=st.integers(1, 6), between=MOVES, wait=st.integers(-20, 120))
+async def test_nobody_is_admitted_for_it(turned, name, before, cost, between, wait):
+    limit = replace(LIMITS[name], space=f"{name}/{next(FRESH)}")
+    scale = {"long log": 50}.get(name, 1)
+    step, params = limit.algorithm.step, limit.params
+    turned.now = 1_750_000_000 * SECOND
+    without = None  # the state of those who were admitted, had the charge never been
+
+    async def others(moves):
+        nonlocal without
+        for jump, units in moves:
+            turned.now += jump
+            (decision,) = await turned.store.admit([charge(limit, cost=units * scale)])
+            if decision.allowed:
+                without, same = step(without, params, turned.now, units * scale)
+                assert same.allowed
+
+    await others(before)
+    asked = charge(limit, cost=cost * scale)
+    at = turned.now
+    (charged,) = await turned.store.admit([asked])
+    if not charged.allowed:
+        return
+    await others(between)
+    turned.now += wait
+    await turned.refund(asked, at)
+    for later in (0, 1, 7, 33, 50, 99, 150):
+        turned.now += later
+        for units in range(1, limit.capacity + 1, scale):
+            decision = await turned.store.peek(charge(limit, cost=units))
+            if decision.allowed:
+                assert step(without, params, turned.now, units)[1].allowed
+
+
+@pytest.mark.parametrize("name", sorted(LIMITS))
+async def test_at_once_it_gives_all_back(turned, name):
+    limit = LIMITS[name]
+    turned.now = 1_750_000_000 * SECOND
+    await turned.store.admit([charge(limit, cost=2)])
+    before = await turned.store.peek(charge(limit, cost=0))
+    turned.now += 3
+    asked = charge(limit, cost=3)
+    at = turned.now
+    await turned.store.admit([asked])
+    told = await turned.refund(asked, at)
+    assert told == await turned.store.peek(charge(limit, cost=0))
+    assert told.remaining == before.remaining
+    assert before.reset - told.reset == 3
+
+
+@pytest.mark.parametrize("amount", [6, 300])
+async def test_the_only_charge_of_a_log_leaves_no_key(turned, redis_server, amount):
+    limit = variant("sliding_log", Rate(amount, DAY))
+    turned.now = 1_750_000_000 * SECOND
+    await turned.store.admit([charge(limit)])
+    told = await turned.refund(charge(limit), turned.now)
+    assert (told.remaining, told.reset) == (amount, 0)
+    assert redis_server.call("KEYS", "*") == []
+
+
+async def test_a_leaky_bucket_stays_charged(turned):
+    limit = variant("leaky_bucket", Rate(1, HOUR), 2)
+    turned.now = 1_750_000_000 * SECOND
+    await turned.store.admit([charge(limit)])
+    told = await turned.refund(charge(limit), turned.now)
+    assert (told.allowed, told.remaining) == (True, 2)
+
+
+@pytest.mark.parametrize("name", sorted(LIMITS))
+async def test_what_is_not_there_is_not_refunded(turned, redis_server, name):
+    turned.now = 1_750_000_000 * SECOND
+    told = await turned.refund(charge(LIMITS[name], cost=2), turned.now)
+    assert (told.allowed, told.remaining) == (True, LIMITS[name].capacity)
+    assert redis_server.call("KEYS", "*") == []
