@@ -1,5 +1,5 @@
-"""What the road's tests share: small scripts, roads that are closed again, and a relay that delays
-or swallows what passes through it."""
+"""What the road's tests share: small scripts, roads that are closed again, and a primary with a
+replica and a Sentinel."""
 
 import asyncio
 import time
@@ -9,6 +9,7 @@ from hashlib import sha1
 from typing import Any
 
 from redisservers import RedisServers, wait_for
+from relay import Relay as Relay
 
 from proxy.core.store_urls import read_store_url
 from proxy.metrics import Metrics
@@ -76,78 +77,6 @@ async def outcome(call: Awaitable[Any]) -> Any:
 async def blocking(function: Callable[..., Any], *args: Any) -> Any:
     """A blocking call of the tests' own client, beside the event loop."""
     return await asyncio.get_running_loop().run_in_executor(None, function, *args)
-
-
-class Relay:
-    """A TCP relay in front of a server. `delay` (seconds) holds back what the server says;
-    `swallow` drops everything, both ways, and leaves connections open."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.delay = 0.0
-        self.swallow = False
-        self.port = 0
-        self.requests = 0
-        """Pieces that clients sent, as they came from the socket."""
-
-    async def __aenter__(self) -> "Relay":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.transport.abort()
-            self._tasks.discard(task)
-            return
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, back, answers=False))
-                group.create_task(self._pump(there, writer, answers=True))
-        except* (OSError, _Ended):
-            pass
-        finally:
-            writer.transport.abort()
-            back.transport.abort()
-            self._tasks.discard(task)
-
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        while piece := await reader.read(1 << 16):
-            self.requests += not answers
-            if self.swallow:
-                continue
-            if answers and self.delay:
-                loop.call_later(self.delay, _write, writer, piece)
-            else:
-                writer.write(piece)
-        raise _Ended
-
-
-class _Ended(Exception):
-    pass
-
-
-def _write(writer: asyncio.StreamWriter, piece: bytes) -> None:
-    if not writer.transport.is_closing():
-        writer.write(piece)
 
 
 DOWN_AFTER = 300  # ms

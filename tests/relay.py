@@ -1,0 +1,78 @@
+"""A relay in front of a real server, which makes the way to it slow or silent."""
+
+import asyncio
+
+
+class Relay:
+    """A TCP relay in front of a server. `delay` (seconds) holds back what the server says;
+    `swallow` drops everything, both ways, and leaves connections open.
+
+    It listens on `port`, or on any that is free.
+    """
+
+    def __init__(self, target: int, port: int = 0) -> None:
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.delay = 0.0
+        self.swallow = False
+        self.port = port
+        self.requests = 0
+        """Pieces that clients sent, as they came from the socket."""
+
+    async def __aenter__(self) -> "Relay":
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            self._tasks.discard(task)
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, back, answers=False))
+                group.create_task(self._pump(there, writer, answers=True))
+        except* (OSError, _Ended):
+            pass
+        finally:
+            writer.transport.abort()
+            back.transport.abort()
+            self._tasks.discard(task)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        while piece := await reader.read(1 << 16):
+            self.requests += not answers
+            if self.swallow:
+                continue
+            if answers and self.delay:
+                loop.call_later(self.delay, _write, writer, piece)
+            else:
+                writer.write(piece)
+        raise _Ended
+
+
+class _Ended(Exception):
+    pass
+
+
+def _write(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    if not writer.transport.is_closing():
+        writer.write(piece)
