@@ -1,8 +1,10 @@
 """Every LimitStore under the same suite: a store, a clock to turn, and limits to ask for."""
 
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
+from redisservers import RedisServers, store_plan
 
 from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Rate
@@ -11,6 +13,8 @@ from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitVariant
 from proxy.store.memory.limits import MemoryLimits
 from proxy.store.ports import Charge
+from proxy.store.redis.limits import RedisLimits
+from proxy.store.redis.road import open_road
 
 SECOND = 1_000_000
 
@@ -66,10 +70,28 @@ def metrics():
     return Metrics()
 
 
-@pytest.fixture(params=["memory"])
-def limit_store(request, clock, metrics):
+@pytest.fixture(scope="session")
+def store_redis(tmp_path_factory):
+    servers = RedisServers(tmp_path_factory.mktemp("store"))
+    yield servers.start()
+    servers.stop()
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def limit_store(request, clock, metrics):
     """Each store in turn; a store that counts elsewhere takes its time from `clock` too."""
-    return {"memory": lambda: MemoryLimits(clock, metrics)}[request.param]()
+    if request.param == "memory":
+        yield MemoryLimits(clock, metrics)
+        return
+    server = request.getfixturevalue("store_redis")
+    server.call("FLUSHALL")
+    road = open_road(store_plan(server, timeout=5.0), metrics)
+    assert await road.up(5)
+    # Each look at this clock is seconds later: no denial is remembered, every answer is new.
+    seconds = count(0, 10)
+    store = RedisLimits(road, "t", now=clock, monotonic=lambda: next(seconds))
+    yield store
+    await store.close()
 
 
 @pytest.fixture
