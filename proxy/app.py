@@ -207,6 +207,7 @@ class Gateway:
         is nothing to commit."""
         current = self._snapshot
         assert current is not None
+        self.abort()  # what was prepared before, if nobody has decided on it
         try:
             snapshot = await asyncio.to_thread(compile_snapshot, loaded, self._upstreams)
             bound = changed_bindings(current, snapshot)

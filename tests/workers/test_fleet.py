@@ -209,6 +209,30 @@ async def test_a_straggler_is_killed(start_fleet: StartFleet) -> None:
     assert [pid for pid in pids if lives(pid)] == []
 
 
+async def test_asked_twice_it_does_not_wait(start_fleet: StartFleet) -> None:
+    waiting = 0
+
+    async def script(wire: Wire, seen: Seen) -> None:
+        nonlocal waiting
+        waiting += 1
+        await asyncio.Event().wait()
+
+    fleet = await (await start_fleet(script)).until_ready()
+    pids = await fleet.pids()
+    async with await Wire.open(fleet.port) as client:
+        await client.send(GET.format("/"))
+        await until(lambda: true(waiting == 1), "it is in flight")
+        fleet.signal(signal.SIGTERM)
+
+        async def draining() -> bool:
+            return not await fleet.is_ready()
+
+        await until(draining, "it drains")
+        fleet.signal(signal.SIGTERM)
+        status, _ = await fleet.end()
+    assert (status, [pid for pid in pids if lives(pid)]) == (1, [])
+
+
 async def test_workers_end_with_their_supervisor(start_fleet: StartFleet) -> None:
     release = asyncio.Event()
     waiting = 0
