@@ -14,6 +14,7 @@ class Relay:
         self._target = target
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self.delay = 0.0
         self.swallow = False
         self.port = port
@@ -28,8 +29,8 @@ class Relay:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
+        for client in self._clients:
+            client.transport.abort()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -37,11 +38,11 @@ class Relay:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._clients.add(writer)
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
-            writer.transport.abort()
-            self._tasks.discard(task)
+            self._left(task, writer)
             return
         try:
             async with asyncio.TaskGroup() as group:
@@ -50,9 +51,13 @@ class Relay:
         except* (OSError, _Ended):
             pass
         finally:
-            writer.transport.abort()
             back.transport.abort()
-            self._tasks.discard(task)
+            self._left(task, writer)
+
+    def _left(self, task: asyncio.Task[None], client: asyncio.StreamWriter) -> None:
+        client.transport.abort()
+        self._clients.discard(client)
+        self._tasks.discard(task)
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool
