@@ -48,8 +48,8 @@ class Process:
         gateway = self._gateway(loaded, sources)
         origin = await start_origin("127.0.0.1", 9001) if self._demo else None
         try:
-            await gateway.start(loaded)
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup, gateway)
+            await gateway.start(loaded)
             snapshot = gateway.snapshot()
             if self._demo and snapshot is not None:
                 print(curl_lines(f"http://{snapshot.server.listen}"), flush=True)
@@ -70,6 +70,8 @@ class Process:
         self._stop.set()
 
     def _on_hangup(self, gateway: Gateway | Supervisor) -> None:
+        if gateway.snapshot() is None:
+            return  # starting: the watcher will see what changed meanwhile
         task: asyncio.Task[object] = asyncio.ensure_future(gateway.reload())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -23,7 +23,6 @@ TITLES: dict[str, tuple[int, str]] = {
     "upstream-unreachable": (502, "Bad Gateway"),
     "no-endpoint": (503, "Service Unavailable"),
     "overloaded": (503, "Service Unavailable"),
-    "draining": (503, "Service Unavailable"),
     "upstream-timeout": (504, "Gateway Timeout"),
     "loop": (508, "Loop Detected"),
 }

@@ -220,6 +220,26 @@ async def test_expect_100_refused_by_the_upstream_never_asks_for_the_body(
         assert await client.closed()
 
 
+async def test_a_100_and_the_final_head_in_one_read(
+    start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    async def script(wire: Wire, seen: Seen) -> None:
+        await wire.send(
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        await wire.send(b"4\r\n" + await wire.exactly(4) + b"\r\n0\r\n\r\n")
+
+    origin = await start_origin(script, read_body=False)
+    running = await start_gateway(origin)
+    async with await Wire.open(running.port) as client:
+        early = await client.ask(
+            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert early.status == 100
+        await client.send("body")
+        assert (await client.read_answer("PUT")).body == b"body"
+
+
 async def test_expect_100_is_answered_at_once_by_a_limit(
     start_gateway: StartGateway, start_origin: StartOrigin
 ) -> None:

@@ -65,7 +65,14 @@ class Upload:
             self._uncork()
 
     def go_ahead(self) -> None:
-        """The upstream said 100, or has been waited for long enough."""
+        """The upstream said 100, or has been waited for long enough.
+
+        The client hears of it here and not later: the final head may have come in the same read,
+        and no 100 can follow that.
+        """
+        if self.waiting:
+            self.waiting = False
+            self._body.proceed()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -94,8 +101,6 @@ class Upload:
         self._waiter = loop.create_future()
         self._timer = loop.call_later(EXPECT_PATIENCE, self.go_ahead)
         await self._waiter
-        self.waiting = False
-        self._body.proceed()
 
     async def _pump(self) -> None:
         left = self._body.length
