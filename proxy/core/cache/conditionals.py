@@ -16,16 +16,16 @@ Rules:
 import re
 from typing import Final
 
-from proxy.core import dates
 from proxy.core.cache.record import Stored
+from proxy.core.dates import parse_http_date
 from proxy.core.fields import Fields, Lines
 
-# A quoted tag, or a run that is not one up to the next comma (with an open quote: to the end).
+# A quoted tag, or whatever else stands before the next comma.
 _ENTITY_TAG = re.compile(r'[ \t,]*((?:W/)?"[^"]*"(?=[ \t]*(?:,|\Z))|[^,"]*(?:"[^,]*)?)')
 
 BODY_METADATA: Final = frozenset(
     {
-        "accept-ranges", "content-digest", "content-disposition", "content-encoding",
+        "content-digest", "content-disposition", "content-encoding",
         "content-language", "content-length", "content-md5", "content-range", "content-type",
     }
 )  # fmt: skip
@@ -49,7 +49,7 @@ def client_has_it(method: str, request: Fields, stored: Stored, now: int) -> boo
     since = index.get("if-modified-since")
     if since is None:
         return False
-    at = dates.parse(since, now)
+    at = parse_http_date(since, now)
     if at is None:
         return False
     return (stored.date if stored.last_modified is None else stored.last_modified) <= at
@@ -58,7 +58,7 @@ def client_has_it(method: str, request: Fields, stored: Stored, now: int) -> boo
 def lists(field: str, etag: str) -> bool:
     """Whether a list of entity tags has one that matches `etag` weakly. Never raises."""
     opaque = etag.removeprefix("W/")
-    if opaque not in field:
+    if not opaque or opaque not in field:
         return False
     place = 0
     while place < len(field):

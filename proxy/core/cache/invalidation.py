@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.core.cache.seen import Request, forwarded_scheme, hosts
+from proxy.core.cache.seen import Request, forwarded_scheme, hosts, target_origin
 from proxy.core.cache.tags import groups
-from proxy.core.cache.urls import QueryRule, group_tag, origin, resolve, url_tags
+from proxy.core.cache.urls import QueryRule, group_tag, resolve, url_tags
 from proxy.core.fields import Fields
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH"})
@@ -68,5 +68,5 @@ def targets(ex: Request, status: int, response: Fields) -> Invalidated:
     return Invalidated(
         tuple(dict.fromkeys(urls)),
         groups(response, "cache-group-invalidation"),
-        origin(scheme, ex.authority),
+        target_origin(ex),
     )

@@ -3,7 +3,7 @@
 Rules:
 - Range counts for GET alone, in the unit `bytes`; what is invalid or unknown is ignored (200).
 - A suffix longer than the body is the whole body; what begins behind the end is unsatisfiable, and
-  so is a suffix of nothing; where no range is satisfiable: 416.
+  so is a suffix of nothing; where no range is satisfiable: 416. An empty body is always whole.
 - Several ranges are answered where they come down to one: a 206 never goes out as multipart. Where
   they do not, the whole body answers (§14.2 lets a server ignore Range), so neither overlapping nor
   many small ranges cost more than the body once. More than MAX_RANGES are not even read.
@@ -18,8 +18,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.core import dates
 from proxy.core.cache.record import SECOND, Stored
+from proxy.core.dates import parse_http_date
 from proxy.core.fields import Fields, Lines
 
 MAX_RANGES: Final = 16
@@ -71,13 +71,13 @@ def _holds(condition: str, stored: Stored, now: int) -> bool:
     modified = stored.last_modified
     if modified is None or stored.date - modified < SECOND:
         return False
-    return dates.parse(condition, now) == modified
+    return parse_http_date(condition, now) == modified
 
 
 def parse(value: str, length: int) -> Selection:
     """A Range field's value, applied to a body of `length` bytes. Never raises."""
     unit = _UNIT.match(value)
-    if unit is None:
+    if unit is None or not length:  # no Content-Range can speak of an empty body
         return _WHOLE
     specs = value[unit.end() :].split(",", MAX_RANGES)
     if len(specs) > MAX_RANGES:
@@ -94,8 +94,6 @@ def parse(value: str, length: int) -> Selection:
         any_spec = True
         if span[0] < span[1]:
             found.append(span)
-        elif not length and span == (0, 0) and spec.startswith("-"):
-            return _WHOLE  # satisfiable, but no Content-Range can say "nothing"
     if not found:
         return _UNSATISFIABLE if any_spec else _WHOLE
     return _as_one(found)

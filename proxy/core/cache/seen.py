@@ -11,6 +11,7 @@ be kept as the answer for the language that the client named. So:
 
 from typing import Protocol
 
+from proxy.core.cache.urls import origin
 from proxy.core.fields import Fields
 from proxy.core.headers import FRAMING, Forwarded, connection_options, forward_request_lines
 
@@ -107,6 +108,11 @@ def forwarded_scheme(ex: Request) -> str:
         if told and "x-forwarded-proto" not in connection_options(ex.fields.get("connection")):
             return told.partition(",")[0].strip(" \t").lower()
     return ex.scheme
+
+
+def target_origin(ex: Request) -> str:
+    """The origin of the target URI (`urls.origin`)."""
+    return origin(forwarded_scheme(ex), ex.authority)
 
 
 def hosts(ex: Request) -> tuple[str, ...]:

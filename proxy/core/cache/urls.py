@@ -95,7 +95,7 @@ def parse_purge_url(text: str) -> tuple[str | None, str]:
     (authority None). Non-ASCII characters are taken as their UTF-8, percent-encoded. Raises
     ValueError, a sentence.
     """
-    wire = "".join(c if c < "\x80" else "".join(f"%{b:02X}" for b in c.encode()) for c in text)
+    wire = _percent_encoded(text)
     authority = None
     found = _SCHEME.match(wire)
     if found is not None:
@@ -108,6 +108,19 @@ def parse_purge_url(text: str) -> tuple[str | None, str]:
     if not _TARGET.fullmatch(wire):
         raise ValueError(f"{text!r} is neither an absolute URL nor a path with its query")
     return authority, wire
+
+
+def parse_purge_prefix(text: str) -> str:
+    """A path prefix to purge, as it is compared with the beginning of a `keyed_target`. Raises
+    ValueError, a sentence."""
+    wire = _percent_encoded(text)
+    if not _TARGET.fullmatch(wire):
+        raise ValueError(f"{text!r} is not the beginning of a path")
+    return plain_target(wire)
+
+
+def _percent_encoded(text: str) -> str:
+    return "".join(c if c < "\x80" else "".join(f"%{b:02X}" for b in c.encode()) for c in text)
 
 
 def _split_authority(rest: str) -> tuple[str, str]:

@@ -41,6 +41,7 @@ _MEMBER = re.compile(
     r"([!#$%&'*+.^_`|~0-9a-z-]+)(?:[ \t]*;[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?"
 )
 _REMEMBERED = 256
+"""Characters of the longest value that is remembered with its normal form."""
 
 
 def names(response: Fields) -> tuple[str, ...] | None:
@@ -68,7 +69,7 @@ def normalised(name: str, value: str | None) -> str | None:
         return value
     if name in _WEIGHTED:
         # Clients repeat few values; what is too long to remember is worked out anew.
-        return _weighted(value) if len(value) <= _REMEMBERED else _without_spaces(value)
+        return _remembered(value) if len(value) <= _REMEMBERED else _weighted(value)
     return _without_spaces(value) if "," in value else value
 
 
@@ -76,7 +77,6 @@ def _without_spaces(value: str) -> str:
     return _COMMA.sub(lambda found: "," if found[0][0] != '"' else found[0], value)
 
 
-@lru_cache(maxsize=1024)
 def _weighted(value: str) -> str:
     members: list[tuple[str, int]] = []
     for member in value.split(","):
@@ -90,6 +90,9 @@ def _weighted(value: str) -> str:
         members.append((found[1], int(whole) * 1000 + int(f"{fraction:0<3}")))
     members.sort(key=lambda member: -member[1])
     return ",".join([name if q == 1000 else f"{name};q={_weight(q)}" for name, q in members])
+
+
+_remembered = lru_cache(maxsize=1024)(_weighted)
 
 
 def _weight(thousandths: int) -> str:
