@@ -22,7 +22,7 @@ from proxy.core.limits.decision import Decision
 from proxy.metrics import Metrics
 from proxy.store.breaker import PROBE_DEADLINE, Breaker
 from proxy.store.memory.limits import MemoryLimits
-from proxy.store.ports import Charge, LimitStore, StoreError, Unavailable
+from proxy.store.ports import Charge, SharedLimits, StoreError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class GuardedLimits:
 
     def __init__(
         self,
-        shared: LimitStore,
+        shared: SharedLimits,
         local: MemoryLimits,
         breaker: Breaker,
         metrics: Metrics,
@@ -62,8 +62,10 @@ class GuardedLimits:
         generation = breaker.generation
         clock = self._clock
         began = clock()
+        shared = self._shared
+        asked = shared.asked
         try:
-            decisions = await self._shared.admit(charges)
+            decisions = await shared.admit(charges)
         except StoreError as error:
             now = clock()
             self._admits.errors += 1
@@ -71,6 +73,8 @@ class GuardedLimits:
             if not error.partial and breaker.failed(generation, now):
                 self._degrade(error, now)
             return self._alone(charges)
+        if shared.asked == asked:  # remembered: then nothing is learned of the server
+            return decisions
         now = clock()
         self._admits.duration.observe(now - began)
         breaker.succeeded(generation, now)
@@ -118,7 +122,7 @@ class GuardedLimits:
     async def _ask(self, operation: str, ask: Callable[[], Awaitable[_T]]) -> _T:
         """A call outside the requests' way: measured, and refused while the breaker is open."""
         if not self._breaker.closed and operation != "probe":
-            raise StoreError("down", self._reason)
+            raise StoreError("down", f"limits count without it ({self._reason})")
         tally = self._metrics.store(operation)
         began = self._clock()
         try:

@@ -74,3 +74,10 @@ class LimitStore(Protocol):
 
     async def close(self) -> None:
         """Lets go of everything."""
+
+
+class SharedLimits(LimitStore, Protocol):
+    """A LimitStore on a server that others count on, too."""
+
+    asked: int
+    """How often the server was asked. What is answered without it says nothing of it."""

@@ -169,3 +169,21 @@ async def test_what_is_refused_counts_as_failure(redis_servers: RedisServers) ->
         await blocking(server.call, "CONFIG", "SET", "maxmemory", 0)
         await eventually(made.healthy)
         assert await made.admitted(LOCAL, 20) == 1, "the store's count goes on"
+
+
+async def test_what_is_remembered_says_nothing_of_the_server(redis_servers: RedisServers) -> None:
+    """A client that hammers a denied key hides no outage from the breaker, nor from the figures."""
+    server = await blocking(redis_servers.start)
+    async with guarded(server.url) as made:
+        once, other = limit("once", 1), limit("other")
+        assert await made.admitted(once, 2) == 1
+        counts = made.metrics.store("admit").duration.counts
+        assert sum(counts) == 2
+        assert await made.admitted(once, 100) == 0
+        assert sum(counts) == 2
+        await blocking(server.call, "CONFIG", "SET", "maxmemory", 1)
+        for _ in range(5):
+            assert made.breaker.closed
+            assert await made.admitted(once, 20) == 0
+            assert await made.admitted(other, 1) == 1
+        assert not made.breaker.closed

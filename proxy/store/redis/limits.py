@@ -101,6 +101,8 @@ class RedisLimits:
         self._now = now
         self._words: dict[int, _Words] = {}
         self._denials = Denials(monotonic, max_remembered)
+        self.asked = 0
+        """As `SharedLimits` says."""
         self._refundable: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
         denials = self._denials
@@ -200,6 +202,7 @@ class RedisLimits:
         timeout: float | None = None,
     ) -> Any:
         which.check(len(keys), len(args))
+        self.asked += 1
         return await self._road.run(which, keys, args, timeout=timeout)
 
     # Several slots
