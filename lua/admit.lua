@@ -18,7 +18,7 @@ local CHARGES = 2
 
 --@include algorithms
 
-local answer = {}
+local answer = {0, 0, 0, 0, 0, now}  -- made at once for one charge, the usual number
 
 local function say(place, allowed, remaining, reset, retry_after, delay)
   local base = 5 * place - 5
@@ -34,7 +34,7 @@ local refused = HOW == 'refused'
 
 for place, key in ipairs(KEYS) do
   local charge = charge_of(ARGV[CHARGES + place])
-  local algorithm = algorithms[charge.algorithm]
+  local algorithm = algorithm_of(charge)
   charges[place] = charge
   if before[key] == nil then
     before[key] = algorithm.read(key, charge) or false
@@ -54,18 +54,18 @@ if refused then
     if answer[5 * place - 4] == 1 then
       local charge = charges[place]
       local _, allowed, remaining, reset =
-        algorithms[charge.algorithm].step(before[key], charge, now, 0)
+        algorithm_of(charge).step(before[key], charge, now, 0)
       say(place, allowed, remaining, reset, 0, 0)
     end
   end
 elseif HOW == 'charge' then
   for place, key in ipairs(KEYS) do
     if after[key] then
-      algorithms[charges[place].algorithm].write(key, after[key], charges[place])
+      algorithm_of(charges[place]).write(key, after[key], charges[place])
       after[key] = nil
     end
   end
 end
 
-answer[#answer + 1] = now
+answer[5 * #KEYS + 1] = now
 return answer

@@ -21,7 +21,7 @@ local answer = {}
 
 for place, key in ipairs(KEYS) do
   local charge = charge_of(ARGV[CHARGES + place])
-  local algorithm = algorithms[charge.algorithm]
+  local algorithm = algorithm_of(charge)
   local state = algorithm.read(key, charge)
   if state and algorithm.refund and charge.cost > 0 then
     state = algorithm.refund(state, charge, charged, now)
@@ -36,5 +36,5 @@ for place, key in ipairs(KEYS) do
   answer[base + 5] = 0
 end
 
-answer[#answer + 1] = now
+answer[5 * #KEYS + 1] = now
 return answer

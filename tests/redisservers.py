@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import os
 import random
 import shutil
 import signal
@@ -13,11 +14,12 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import redis
 
-from proxy.policy.snapshot import StorePlan, StoreUrl
+from proxy.core.store_urls import StoreUrl
+from proxy.policy.snapshot import StorePlan
 
 PATIENCE = 10.0
 """Seconds that a server may take to come up, or a condition to become true."""
@@ -186,9 +188,10 @@ class RedisServer:
         self.process = None
 
     def pause(self) -> None:
-        """Connections stay open and nothing is answered."""
+        """Connections stay open and nothing is answered, from now on."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         assert self.process is not None
@@ -259,7 +262,11 @@ class RedisServers:
         self.started.clear()
 
 
-def store_plan(*servers: RedisServer, kind: str = "redis", **settings: Any) -> StorePlan:
+def store_plan(
+    *servers: RedisServer,
+    kind: Literal["standalone", "sentinel", "cluster"] = "standalone",
+    **settings: Any,
+) -> StorePlan:
     """The store of a server, of a cluster's nodes (`kind="cluster"`), or of sentinels."""
     nodes = tuple((server.host, server.port) for server in servers)
     return StorePlan(StoreUrl(kind, nodes), **settings)

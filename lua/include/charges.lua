@@ -1,11 +1,11 @@
 -- charges: what every limit script is given (a time, and one argument per charge), and how states
 -- are kept.
 --
--- A charge is packed as '<BBddddd': algorithm (1 to 5, as in `algorithms`), shadow (0 or 1), cost,
+-- A charge is packed as '<BBddddd': algorithm (1 to 5, as in `makers`), shadow (0 or 1), cost,
 -- amount, period, tick, volume. One argument instead of seven is what keeps a call cheap. A double
 -- holds every whole number up to 2^53; the parameters are those of the Python twin.
 --
--- Each algorithm is a table of
+-- Each algorithm is a function that makes a table of
 --   read(key, charge)                        its state, nil for a key never seen
 --   step(state, charge, now, cost)           the state after (the one before is not touched), then
 --                                            allowed (1 or 0), remaining, reset, retry_after, delay

@@ -3,8 +3,7 @@
 --
 -- State: {end, used}, a string of two doubles. `end` is in µs. A period of 0 is a calendar month.
 
-local fixed_window = {}
-do
+local function fixed_window()
   local DAY = 86400000000
   local MARCH_0000 = 719468      -- days from 0000-03-01, where dates are counted from, to 1970
   local DAYS_IN_400_YEARS = 146097
@@ -38,12 +37,12 @@ do
     return at - at % period + period
   end
 
-  function fixed_window.read(key)
+  local function read(key)
     local text = redis.call('GET', key)
     return text and {unpack_values('<dd', text)}
   end
 
-  function fixed_window.step(state, charge, at, cost)
+  local function step(state, charge, at, cost)
     local amount = charge.amount
     local ends, used
     if state and at < state[1] then
@@ -59,15 +58,17 @@ do
     return {ends, used}, 1, left, used > 0 and ends - at or 0, 0, 0
   end
 
-  function fixed_window.write(key, state)
+  local function write(key, state)
     keep(key, pack('<dd', state[1], state[2]), state[1])
   end
 
   -- Only where the window that was charged is still the one that counts.
-  function fixed_window.refund(state, charge, at)
+  local function refund(state, charge, at)
     if state[1] ~= window_end(charge, at) then
       return state
     end
     return {state[1], max(0, state[2] - charge.cost)}
   end
+
+  return {read = read, step = step, write = write, refund = refund}
 end

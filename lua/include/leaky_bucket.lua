@@ -6,18 +6,22 @@
 -- There is no refund: those who came later have been told to wait behind this one.
 
 --@include token_bucket
-local leaky_bucket = {read = token_bucket.read, write = token_bucket.write}
+local function leaky_bucket()
+  local bucket = token_bucket()
 
-function leaky_bucket.step(state, charge, time, cost)
-  local after, allowed, left, reset, retry = token_bucket.step(state, charge, time, cost)
-  if cost == 0 or allowed == 0 then
-    return after, allowed, left, reset, retry, 0
+  local function step(state, charge, time, cost)
+    local after, allowed, left, reset, retry = bucket.step(state, charge, time, cost)
+    if cost == 0 or allowed == 0 then
+      return after, allowed, left, reset, retry, 0
+    end
+    local ahead = after[1] - cost * charge.period
+    if ahead == 0 then
+      return after, 1, left, reset, 0, 0
+    end
+    local tick = charge.tick
+    local delay = (after[2] + up(ahead, charge.amount)) * tick - max(time, after[2] * tick)
+    return after, 1, left, reset, 0, delay
   end
-  local ahead = after[1] - cost * charge.period
-  if ahead == 0 then
-    return after, 1, left, reset, 0, 0
-  end
-  local tick = charge.tick
-  local delay = (after[2] + up(ahead, charge.amount)) * tick - max(time, after[2] * tick)
-  return after, 1, left, reset, 0, delay
+
+  return {read = bucket.read, step = step, write = bucket.write}
 end

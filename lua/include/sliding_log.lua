@@ -13,8 +13,7 @@
 -- In a step: {text or nil, key, cells, head, last, added}: `cells` units are stored, of which the
 -- first `head` are gone; `added` more at the tick `last` are not stored yet.
 
-local sliding_log = {}
-do
+local function sliding_log()
   local SHORT = 256
   local CELL = 8
 
@@ -49,7 +48,7 @@ do
     return low
   end
 
-  function sliding_log.read(key, charge)
+  local function read(key, charge)
     local log = {key = key, head = 0, added = 0}
     if charge.amount <= SHORT then
       log.text = redis.call('GET', key)
@@ -67,7 +66,7 @@ do
     return log
   end
 
-  function sliding_log.step(log, charge, time, cost)
+  local function step(log, charge, time, cost)
     local amount, period, tick = charge.amount, charge.period, charge.tick
     local at = down(time, tick)
     -- Where nothing is stored, an empty text stands for it: there is nothing to append to.
@@ -102,7 +101,7 @@ do
     return log, 1, left, reset, 0, 0
   end
 
-  function sliding_log.write(key, log, charge)
+  local function write(key, log, charge)
     local units = string.rep(pack('<d', log.last), log.added)
     local idle = (log.last + charge.period) * charge.tick
     if log.text then
@@ -121,7 +120,7 @@ do
   end
 
   -- Takes away units of the tick that was charged: they are all alike.
-  function sliding_log.refund(log, charge, charged)
+  local function refund(log, charge, charged)
     local tick = down(charged, charge.tick)
     local text = log.text or redis.call('GET', log.key)
     log = {text = text, key = log.key, cells = log.cells, head = 0, last = log.last, added = 0}
@@ -138,4 +137,6 @@ do
     log.last = log.cells > 0 and cell(log, log.cells) or tick
     return log
   end
+
+  return {read = read, step = step, write = write, refund = refund}
 end

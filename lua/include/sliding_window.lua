@@ -3,8 +3,7 @@
 --
 -- State: {start, previous, current}, a string of three doubles. `start` is in ticks.
 
-local sliding_window = {}
-do
+local function sliding_window()
   -- The first tick at which `units` fit, if nothing is charged meanwhile; they do not fit yet.
   local function free_at(start, previous, current, charge, units)
     local amount, period = charge.amount, charge.period
@@ -17,12 +16,12 @@ do
     return start + period + max(0, fading)
   end
 
-  function sliding_window.read(key)
+  local function read(key)
     local text = redis.call('GET', key)
     return text and {unpack_values('<ddd', text)}
   end
 
-  function sliding_window.step(state, charge, time, cost)
+  local function step(state, charge, time, cost)
     local amount, period, tick = charge.amount, charge.period, charge.tick
     local at = down(time, tick)
     local start = at - at % period
@@ -55,7 +54,7 @@ do
     return {start, previous, current}, 1, left, reset, 0, 0
   end
 
-  function sliding_window.write(key, state, charge)
+  local function write(key, state, charge)
     local windows = state[3] > 0 and 2 or 1
     local idle = (state[1] + charge.period * windows) * charge.tick
     keep(key, pack('<ddd', state[1], state[2], state[3]), idle)
@@ -63,11 +62,13 @@ do
 
   -- Only where the window that was charged is still the current one: what another window lost by
   -- rounding and cutting cannot be told apart.
-  function sliding_window.refund(state, charge, time)
+  local function refund(state, charge, time)
     local at = down(time, charge.tick)
     if state[1] ~= at - at % charge.period then
       return state
     end
     return {state[1], state[2], max(0, state[3] - charge.cost)}
   end
+
+  return {read = read, step = step, write = write, refund = refund}
 end

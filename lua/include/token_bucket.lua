@@ -4,14 +4,13 @@
 -- State: {debt, last}, a string of two doubles: what is missing from a full bucket, in units of
 -- 1/period, at the tick `last`.
 
-local token_bucket = {}
-do
-  function token_bucket.read(key)
+local function token_bucket()
+  local function read(key)
     local text = redis.call('GET', key)
     return text and {unpack_values('<dd', text)}
   end
 
-  function token_bucket.step(state, charge, time, cost)
+  local function step(state, charge, time, cost)
     local amount, period, tick, volume = charge.amount, charge.period, charge.tick, charge.volume
     local at = down(time, tick)
     local debt = 0
@@ -41,13 +40,13 @@ do
     return {debt, at}, 1, left, reset, 0, 0
   end
 
-  function token_bucket.write(key, state, charge)
+  local function write(key, state, charge)
     local idle = (state[2] + up(min(state[1], charge.volume), charge.amount)) * charge.tick
     keep(key, pack('<dd', state[1], state[2]), idle)
   end
 
   -- What time has paid off since the charge is not given back: it may have been spent by others.
-  function token_bucket.refund(state, charge, charged, time)
+  local function refund(state, charge, charged, time)
     local debt, last = state[1], state[2]
     local elapsed = max(down(time, charge.tick), last) - down(charged, charge.tick)
     if elapsed >= up(charge.volume, charge.amount) then
@@ -56,4 +55,6 @@ do
     local owed = charge.cost * charge.period - elapsed * charge.amount
     return {debt - min(debt, max(0, owed)), last}
   end
+
+  return {read = read, step = step, write = write, refund = refund}
 end

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from redisservers import RedisServer, store_plan
 
@@ -55,7 +55,7 @@ def charge(limit: LimitVariant, key: int = 1, cost: int = 1) -> Charge:
 @asynccontextmanager
 async def limits_on(
     *servers: RedisServer,
-    kind: str = "redis",
+    kind: Literal["standalone", "cluster"] = "standalone",
     forgetful: bool = True,
     timeout: float = 5.0,
     **options: Any,
