@@ -273,6 +273,7 @@ class Gateway:
 
     async def _begin(self, loaded: Loaded) -> tuple[Snapshot, Front]:
         snapshot = await asyncio.to_thread(compile_snapshot, loaded, self._upstreams)
+        logs.configure(snapshot.log)  # what is said before all stands is said as the file wants
         if snapshot.server.tls is not None:
             self._tls = await asyncio.to_thread(server_tls, snapshot.server.tls)
         await self._counting.open(snapshot.store)

@@ -240,6 +240,8 @@ async def test_absent_at_the_start(
         await asyncio.to_thread(late.start)
         await see_it_over(fleet)
         await asyncio.sleep(0.3)
+    (gateway,) = fleet.gateways
+    assert " ERROR proxy.store.guard: the store is in trouble" in gateway.log
     see_it_served(running.shots, "late")
     assert origin.seen["/scarce/late"] == 2 * SCARCE  # alone, and then shared
     await see_it_exact(fleet, "late")
