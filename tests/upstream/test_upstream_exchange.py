@@ -7,6 +7,7 @@ import pytest
 from origins import Body, Lab, Peer, drink, request, settled
 
 from proxy.core.message import BodyError, StreamCut, UpstreamError
+from proxy.edge.upstream.tunnel import HIGH_WATER
 from proxy.policy.snapshot import Endpoint
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -336,6 +337,26 @@ async def test_a_tunnel_reader_hears_the_upstream_end(lab: Lab) -> None:
     reply.tunnel.close()
 
 
+async def test_a_tunnel_holds_no_more_than_its_bound(lab: Lab) -> None:
+    size = 8_000_000
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.say(UPGRADED + bytes(size))
+
+    _, upstream = await lab.pair(script)
+    reply = await upstream.send(request(upgrade="websocket"))
+    assert reply.tunnel is not None
+    got = 0
+    while piece := await reply.tunnel.read():
+        got += len(piece)
+        assert len(piece) <= 2 * HIGH_WATER
+        for _ in range(10):  # the upstream sends on; what we hold must not grow
+            await asyncio.sleep(0)
+    assert got == size
+    reply.tunnel.close()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -558,7 +579,9 @@ async def test_expect_waits_for_the_upstreams_100(lab: Lab) -> None:
 
     body = Body(b"ab", b"cd", length=4)
     _, upstream = await lab.pair(script)
+    began = asyncio.get_running_loop().time()
     reply = await upstream.send(request("POST", body=body, expect_continue=True))
+    assert asyncio.get_running_loop().time() - began < 0.9  # not by running out of patience
     assert reply.body == b"ok"
     assert body.proceeded == 1
     assert upstream.status()["idle"] == 1

@@ -330,19 +330,33 @@ async def test_a_trickling_head_does_not_extend_response_timeout(lab: Lab) -> No
     await fails(upstream.send(request()), "timeout", sent=True)
 
 
-async def test_response_timeout_counts_from_the_last_byte_of_the_request(lab: Lab) -> None:
+async def test_response_timeout_and_deadline_do_not_count_the_clients_upload(lab: Lab) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
         gate.set()
         await peer.take(2)
+        await asyncio.sleep(0.1)
         await peer.say(OK)
         await peer.gone()
 
     gate = asyncio.Event()
-    _, upstream = await lab.pair(script, response_timeout=0.2, deadline=0.25)
+    _, upstream = await lab.pair(script, response_timeout=0.4, deadline=0.45)
     reply = await upstream.send(request("POST", body=Body(gate, b"ab", length=2)))
     assert reply.body == b"ok"
+
+
+async def test_the_clock_looks_earlier_where_something_is_due_earlier(lab: Lab) -> None:
+    """After an upload little of the deadline may be left: less than the clock's next look."""
+    origin, upstream = await lab.pair(silent)
+    asking = asyncio.create_task(upstream.send(request()))
+    await settled(lambda: len(origin.peers) == 1)
+    (call,) = upstream.pool._calls
+    call.due = asyncio.get_running_loop().time() + 0.01
+    upstream.pool.hasten(call.due)
+    began = time.monotonic()
+    await fails(asking, "timeout", sent=True)
+    assert time.monotonic() - began < 2
 
 
 async def test_an_upstream_that_stops_taking_the_request_times_out(lab: Lab) -> None:

@@ -120,6 +120,7 @@ class Call:
         if self.phase == SENDING:
             self.deadline += now - self._upload_began
             self.sent(now)
+            self._upstream.pool.hasten(self.due)  # little of the deadline may be left
 
     def answer(self) -> asyncio.Future[bool]:
         """Done once `result` has something to say."""

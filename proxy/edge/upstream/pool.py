@@ -95,6 +95,12 @@ class Pool:
             return True
         return False
 
+    def hasten(self, due: float) -> None:
+        """Something is due earlier than any call that begins now could have it."""
+        if self._timer is not None and due < self._timer.when():
+            self._timer.cancel()
+            self._timer = self.loop.call_at(due, self._tick)
+
     def leave(self, call: Timed, slot: bool) -> None:
         """The call is over. If it had a `slot`, the first in line gets it."""
         self._calls.discard(call)
