@@ -1,6 +1,7 @@
 """A relay in front of a real server, which makes the way to it slow or silent."""
 
 import asyncio
+from collections import deque
 
 
 class Relay:
@@ -63,12 +64,22 @@ class Relay:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool
     ) -> None:
         loop = asyncio.get_running_loop()
+        held: deque[bytes] = deque()
+        due = 0.0
+
+        def let_go() -> None:
+            piece = held.popleft()
+            if not writer.transport.is_closing():
+                writer.write(piece)
+
         while piece := await reader.read(1 << 16):
             self.requests += not answers
             if self.swallow:
                 continue
-            if answers and self.delay:
-                loop.call_later(self.delay, _write, writer, piece)
+            if answers and (self.delay or held):
+                held.append(piece)  # what comes after a delay is over does not overtake it
+                due = max(due, loop.time() + self.delay)
+                loop.call_at(due, let_go)
             else:
                 writer.write(piece)
         raise _Ended
@@ -76,8 +87,3 @@ class Relay:
 
 class _Ended(Exception):
     pass
-
-
-def _write(writer: asyncio.StreamWriter, piece: bytes) -> None:
-    if not writer.transport.is_closing():
-        writer.write(piece)
