@@ -188,6 +188,7 @@ def _read_targeted(value: str) -> ResponseDirectives | None:
 
 _SPANS = frozenset({"s-maxage", "max-age", "stale-while-revalidate", "stale-if-error"})
 _PERMISSIONS = frozenset({"public", "must-understand", "immutable"})
+_STEERING = frozenset({"cache-control", "cdn-cache-control", "vary"})
 _BROKEN = "\0"  # no directive's name: stands for a field that breaks off
 
 
@@ -256,7 +257,8 @@ def _span(argument: str | None, sound: bool) -> int | None:
 
 
 def _field_names(argument: str) -> frozenset[str]:
-    """The names that private="…" or no-cache="…" lists; none where one of them is no name, so that
-    the directive covers the whole response."""
+    """The names that private="…" or no-cache="…" lists. None of them where one is no name, or is a
+    field that the cache itself needs: then the directive covers the whole response."""
     names = frozenset(name.lower() for raw in argument.split(",") if (name := raw.strip(_OWS)))
-    return names if all(map(_TOKEN.fullmatch, names)) else frozenset()
+    clear = names.isdisjoint(_STEERING) and all(map(_TOKEN.fullmatch, names))
+    return names if clear else frozenset()
