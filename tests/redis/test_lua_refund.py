@@ -33,7 +33,7 @@ async def turned(redis_server):
 
         async def refund(asked, at):
             spelt = store._spell([asked])
-            return (await store._ask(script("refund"), b"%d" % at, spelt))[0][0]
+            return (await store._ask(script("refund"), b"%d" % at, *spelt))[0][0]
 
         clock.refund = refund
         yield clock

@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Decision
@@ -112,32 +112,35 @@ class RedisLimits:
         """As the port says. Raises StoreError; where it does, what was charged is given back."""
         if not charges:
             return []
-        asked = self._spell(charges)
-        if self._denials:
-            remembered = self._denials.answer(charges, asked.names)
+        names, words = self._spell(charges)
+        denials = self._denials
+        if denials:
+            remembered = denials.answer(charges, names)
             if remembered is not None:
                 return remembered
-        if self._road.cluster and len(charges) > 1:
-            slots = [self._road.slot(name) for name in asked.names]
+        if len(names) > 1 and self._road.cluster:
+            slots = [self._road.slot(name) for name in names]
             if slots.count(slots[0]) != len(slots):
-                return await self._admit_groups(asked, slots)
+                return await self._admit_groups(_Asked(charges, names, words), slots)
         at = self._monotonic()
-        forgotten = self._denials.forgotten
-        decisions, _ = await self._ask(_ADMIT, _CHARGE, asked)
+        forgotten = denials.forgotten
+        decisions, _ = await self._ask(_ADMIT, _CHARGE, names, words)
         for decision in decisions:
             if not decision.allowed:
-                self._remember(asked, decisions, at, forgotten)
+                self._remember(_Asked(charges, names, words), decisions, at, forgotten)
                 break
         return decisions
 
     async def peek(self, charge: Charge) -> Decision:
-        decisions, _ = await self._ask(_ADMIT, _PEEK, self._spell([charge]))
+        decisions, _ = await self._ask(_ADMIT, _PEEK, *self._spell([charge]))
         return decisions[0]
 
     async def reset(self, space: str, key: bytes) -> None:
         """As the port says; every process on this store hears of it. Raises StoreError."""
         name = self._keys.name(key, self._keys.tail(space))
-        await self._run(_RESET, [name], [self._keys.reset_channel])
+        args = (self._keys.reset_channel,)
+        _RESET.check(1, len(args))
+        await self._road.run(_RESET, (name,), args)
         self._denials.forget(name)
 
     async def close(self) -> None:
@@ -161,7 +164,8 @@ class RedisLimits:
 
     # Calls
 
-    def _spell(self, charges: Sequence[Charge]) -> _Asked:
+    def _spell(self, charges: Sequence[Charge]) -> tuple[list[bytes], list[bytes]]:
+        """The names of the charges' keys, and the charges as the scripts read them."""
         names: list[bytes] = []
         words: list[bytes] = []
         known = self._words
@@ -175,15 +179,22 @@ class RedisLimits:
                 spelt = known[id(variant)] = _Words(variant, self._keys.tail(variant.space))
             names.append(self._keys.name(charge.key, spelt.tail))
             words.append(spelt.charge(charge.cost, charge.shadow))
-        return _Asked(charges, names, words)
+        return names, words
 
     async def _ask(
-        self, which: Script, how: bytes, asked: _Asked, timeout: float | None = None
+        self,
+        which: Script,
+        how: bytes,
+        names: Sequence[bytes],
+        words: Sequence[bytes],
+        timeout: float | None = None,
     ) -> tuple[list[Decision], int]:
         """A script's answer: a Decision per charge, and the server's time."""
         now = b"" if self._now is None else b"%d" % self._now()
-        reply = await self._run(which, asked.names, (now, how, *asked.words), timeout)
-        if type(reply) is not list or len(reply) != _WIDTH * len(asked.names) + 1:
+        args = (now, how, *words)
+        which.check(len(names), len(args))
+        reply = await self._road.run(which, names, args, timeout=timeout)
+        if type(reply) is not list or len(reply) != _WIDTH * len(names) + 1:
             raise StoreError("refused", f"{which.name}.lua answered something else: {reply!r}")
         if len(reply) == _WIDTH + 1:
             allowed, remaining, reset, retry_after, delay, at = reply
@@ -193,17 +204,6 @@ class RedisLimits:
             for place in range(0, len(reply) - 1, _WIDTH)
         ]
         return decisions, reply[-1]
-
-    async def _run(
-        self,
-        which: Script,
-        keys: Sequence[bytes],
-        args: Sequence[bytes | int | str],
-        timeout: float | None = None,
-    ) -> Any:
-        which.check(len(keys), len(args))
-        self.asked += 1
-        return await self._road.run(which, keys, args, timeout=timeout)
 
     # Several slots
 
@@ -216,9 +216,9 @@ class RedisLimits:
         for places in _groups(asked.charges, slots):
             part = asked.part(places)
             try:
-                decisions, at = await self._ask(
-                    _ADMIT, _REFUSED if refused else _CHARGE, part, self._left(until)
-                )
+                how = _REFUSED if refused else _CHARGE
+                left = self._left(until)
+                decisions, at = await self._ask(_ADMIT, how, part.names, part.words, left)
             except StoreError:
                 if refused or all(charge.shadow for charge in part.charges):
                     continue  # what the request is told is settled without these
@@ -249,7 +249,7 @@ class RedisLimits:
         # Sent even where the time is over, for what it does rather than for what it says.
         left = None if until is None else max(0.001, until - self._monotonic())
         try:
-            decisions, _ = await self._ask(_REFUND, b"%d" % when, part, left)
+            decisions, _ = await self._ask(_REFUND, b"%d" % when, part.names, part.words, left)
         except StoreError:
             return [unasked(charge) for charge in part.charges]
         return decisions
