@@ -94,6 +94,7 @@ RESPONSES = {
     "a name that is none: the whole response": (['private="a b"'], {"private": True}),
     "names without quotes' end: the whole response": (["private=a=b"], {"private": True}),
     "the cache's own fields: the whole response": (['private="a, Vary"'], {"private": True}),
+    "longer than what is remembered": ([f"{'x' * 200}, max-age=60"], OFTEN),
     "§5.4: Pragma of a response is nothing": (["Pragma: no-cache"], {}),
 }  # fmt: skip
 
@@ -116,6 +117,7 @@ TARGETED = {
     "negative is stale": ("max-age=-5", {"max_age": 0}),
     "false is not said": ("no-store=?0, max-age=60", OFTEN),
     "nothing that is known: still decides": ("none", {}),
+    "longer than what is remembered": (f"{'x' * 200}, max-age=60", OFTEN),
     "§2.1: empty": ("", None),
     "§2.1: a string is no integer": ('max-age="10000"', None),
     "§2.1: a decimal is no integer": ("max-age=60.5", None),
@@ -156,8 +158,7 @@ REQUESTS = {
     "§5.4: Pragma of another kind": (["Pragma: foo"], {}),
     "§5.4: Pragma beside Cache-Control": (["Pragma: no-cache", "Cache-Control: max-age=60"], OFTEN),
     "§5.4: Pragma beside an empty Cache-Control": (["Pragma: no-cache", "Cache-Control:"], {}),
-    "longer than what is remembered": (
-        [f"Cache-Control: max-age=60, {'x' * 100}"], OFTEN),
+    "longer than what is remembered": ([f"Cache-Control: max-age=60, {'x' * 200}"], OFTEN),
 }  # fmt: skip
 
 

@@ -17,9 +17,10 @@ Spans are milliseconds.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import http_sf
 
@@ -106,15 +107,24 @@ def read_request(fields: Fields) -> RequestDirectives:
         if value is None:
             return PLAIN
         return _NO_CACHE if any(m.name == "no-cache" for m in _members(value)) else PLAIN
-    # Browsers send the same few values; a stranger's long ones are not worth remembering.
-    return _read_request(value) if len(value) < 64 else _read_request.__wrapped__(value)
+    return _read_request(value)
 
 
 NOTHING: Final = ResponseDirectives()
+"""No directives at all."""
+
 _NO_CACHE = RequestDirectives(no_cache=True)
+_T = TypeVar("_T")
 
 
-@lru_cache(maxsize=256)
+def _remembered(read: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Browsers and origins send the same few values. Long ones are read anew, so that what is
+    remembered stays small whatever strangers send."""
+    short = lru_cache(maxsize=256)(read)
+    return lambda value: short(value) if len(value) < 128 else read(value)
+
+
+@_remembered
 def _read_request(value: str) -> RequestDirectives:
     flags: set[str] = set()
     spans: dict[str, int | None] = {}
@@ -141,6 +151,7 @@ def _read_request(value: str) -> RequestDirectives:
     return PLAIN if read == PLAIN else read
 
 
+@_remembered
 def _read_plain(value: str) -> ResponseDirectives:
     flags: set[str] = set()
     spans: dict[str, int] = {}
@@ -159,6 +170,7 @@ def _read_plain(value: str) -> ResponseDirectives:
     return _response(flags, spans, withheld)
 
 
+@_remembered
 def _read_targeted(value: str) -> ResponseDirectives | None:
     """RFC 9213's field, or None where it must be taken as absent."""
     try:

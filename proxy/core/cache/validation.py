@@ -132,7 +132,7 @@ def head_update(
         return None
     shown = same = 0
     if (etag := response.index.get("etag")) is not None:
-        shown, same = shown + 1, same + (etag == stored.etag)
+        shown, same = shown + 1, same + (etag == Fields(stored.lines).index.get("etag"))
     if "last-modified" in response.index:
         shown, same = shown + 1, same + _same_date(stored, response)
     if length is not None and stored.length is not None:
