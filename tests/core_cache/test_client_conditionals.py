@@ -37,6 +37,7 @@ from proxy.core.fields import Fields, Lines
         ("space within a tag", '"a b"', '"a b"', True),
         ("a star among others is no star", '"b", *', '"a"', False),
         ("nothing", "", '"a"', False),
+        ("nothing is stored", "a, ", "", False),
     ],
 )
 def test_entity_tags(rule: str, field: str, etag: str, match: bool) -> None:

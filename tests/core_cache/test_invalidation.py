@@ -94,6 +94,12 @@ def test_references(rule: str, reference: str, found: tuple[str, str] | None) ->
         assert list(answer.urls) == expected, rule
 
 
+def test_nothing_is_relative_to_an_asterisk() -> None:
+    assert urls.resolve("http", "h.test", "*", "c") is None
+    assert urls.resolve("http", "h.test", "*", "?c") is None
+    assert urls.resolve("http", "h.test", "*", "/c") == ("h.test", "/c")
+
+
 def test_both_fields_and_all_their_lines() -> None:
     answer = invalidated(
         "POST", 201, ("Location", "/c"), ("content-location", "/d"), ("Location", "/c")

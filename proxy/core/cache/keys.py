@@ -201,7 +201,7 @@ class CacheKeyRule:
             return query
         return "&".join(kept) if kept else None
 
-    def preimage(self, space: str, ex: Request, seen: Seen) -> str:
+    def preimage(self, space: str, ex: Request, seen: Seen | None = None) -> str:
         """What is hashed: injective in everything that the module says is keyed."""
         query = self.keyed_query(ex.query)
         text = (
@@ -209,20 +209,30 @@ class CacheKeyRule:
             f"{ex.authority.lower()}{len(ex.path)}:{ex.path}"
             + ("-" if query is None else f"{len(query)}:{query}")
         )
-        if self.headers:
-            text += "".join([_part(seen.get(name)) for name in self.headers])
+        index = ex.fields.index
+        claims = not CLAIMS.isdisjoint(index) or (ex.trusted and "forwarded" in index)
+        if not (claims or self.headers or self._cookies):
+            return text
+        seen = Seen(ex) if seen is None else seen
+        text += "".join([_part(seen.get(name)) for name in self.headers])
         if self._cookies:
             sent = seen.get("cookie")
             text += "".join([_cookie(sent, name, pattern) for name, pattern in self._cookies])
-        index = ex.fields.index
-        if not CLAIMS.isdisjoint(index):
-            for name in sorted(CLAIMS & index.keys()):
-                if name not in seen.listed:
-                    text += _part(name) + _part(index[name])
-        if ex.trusted and "forwarded" in index and "forwarded" not in seen.listed:
-            for name, value in _FORWARDED_PARTS.findall(index["forwarded"]):
-                text += f"f{_part(name)}{_part(value)}"
-        return text
+        return text + _claims(ex, seen) if claims else text
+
+
+def _claims(ex: Request, seen: Seen) -> str:
+    """The part of CLAIMS and of a trusted Forwarded: nothing where the request has none."""
+    index = ex.fields.index
+    text = "".join(
+        _part(name) + _part(index[name])
+        for name in sorted(CLAIMS & index.keys())
+        if name not in seen.listed
+    )
+    if ex.trusted and "forwarded" in index and "forwarded" not in seen.listed:
+        for name, value in _FORWARDED_PARTS.findall(index["forwarded"]):
+            text += f"f{_part(name.lower())}{_part(value)}"
+    return text
 
 
 def _cookie(sent: str | None, name: str, pattern: re.Pattern[str]) -> str:
@@ -238,7 +248,7 @@ def _cookie(sent: str | None, name: str, pattern: re.Pattern[str]) -> str:
 
 def primary(rule: CacheKeyRule, space: str, ex: Request, seen: Seen | None = None) -> bytes:
     """The 16 bytes that a routed request is filed under. `space` comes from `keys.space`."""
-    return _digest(rule.preimage(space, ex, Seen(ex) if seen is None else seen))
+    return _digest(rule.preimage(space, ex, seen))
 
 
 def variant(primary: bytes, vary: Sequence[tuple[str, str | None]]) -> bytes:

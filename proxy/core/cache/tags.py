@@ -101,7 +101,7 @@ def groups(response: Fields, name: str = "cache-groups") -> tuple[str, ...]:
     found = []
     for member in members:
         text = member[0]
-        if type(text) is not str:  # tokens and display strings are kinds of str
+        if not isinstance(text, str):  # a Token and a Display String are types of their own
             return ()
         if text:
             found.append(text)
