@@ -139,6 +139,21 @@ class LimitTally(Tally):
         self.overflow = 0
 
 
+class CacheTally(Tally):
+    """One cache's requests, by what came of them."""
+
+    __slots__ = ("bypass", "collapsed", "hit", "miss", "revalidated", "stale")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.hit = 0
+        self.miss = 0
+        self.stale = 0
+        self.revalidated = 0
+        self.collapsed = 0
+        self.bypass = 0
+
+
 class UpstreamTally(Tally):
     """One upstream's requests in flight, and its times to the response head."""
 
@@ -170,6 +185,11 @@ class Metrics:
         self.routes: dict[str, RouteTally] = {}
         self.limits: dict[str, LimitTally] = {}
         self.upstreams: dict[str, UpstreamTally] = {}
+        self.caches: dict[str, CacheTally] = {}
+        self.cache_bytes: dict[str, int] = {}
+        """By tier; none before a cache is used."""
+        self.purges: dict[str, int] = {}
+        """Selectors applied, by kind: tags, urls, prefix, all."""
         self.stores: dict[str, StoreTally] = {}
         """By operation; none without a shared store."""
         self.store_alarms: dict[str, int] = {"degraded": 0, "evicts": 0}
@@ -187,6 +207,9 @@ class Metrics:
 
     def upstream(self, name: str) -> UpstreamTally:
         return self.upstreams.setdefault(name, UpstreamTally(name))
+
+    def cache(self, name: str) -> CacheTally:
+        return self.caches.setdefault(name, CacheTally(name))
 
     def store(self, operation: str) -> StoreTally:
         return self.stores.setdefault(operation, StoreTally(operation))

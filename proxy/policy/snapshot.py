@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from proxy.core.addresses import AddressSet
+from proxy.core.cache.keys import CacheKeyRule
+from proxy.core.cache.record import CacheTerms
+from proxy.core.cache.tags import TagTemplate
 from proxy.core.keys import KeyTemplate, WhenRule
 from proxy.core.limits.decision import Algorithm
 from proxy.core.matching import Rewrite, RouteTable
 from proxy.core.message import Upstream
 from proxy.core.store_urls import StoreUrl
-from proxy.metrics import LimitTally, RouteTally
+from proxy.metrics import CacheTally, LimitTally, RouteTally
 
 Network = IPv4Network | IPv6Network
 
@@ -152,6 +155,12 @@ class StorePlan:
     timeout: float = 0.05
     on_failure: Literal["local", "allow", "deny"] = "local"
     tls: StoreTls = StoreTls()
+    cache_memory: int = 64 * 1024 * 1024
+    """Bytes of stored answers in each process."""
+    cache_url: StoreUrl | None = None
+    """Another server for stored answers; None is `url`."""
+    cache_blind: float = 10.0
+    """How long a process answers from memory while it may miss purges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +205,24 @@ class LimitPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class CachePlan:
+    """A cache policy. Times in core.cache.record are ms."""
+
+    name: str
+    terms: CacheTerms
+    key: CacheKeyRule
+    tags: tuple[TagTemplate, ...]
+    expose_tags: bool
+    max_object: int
+    max_waiters: int
+    hit_for_miss: int
+    """ms."""
+    early_refresh: float
+    """XFetch's beta; 0 is off."""
+    tally: CacheTally
+
+
+@dataclass(frozen=True, slots=True)
 class HeaderEdits:
     """`remove` (lower case) goes first, then `set` replaces or adds."""
 
@@ -218,6 +245,26 @@ class RoutePlan:
     request_headers: HeaderEdits | None
     response_headers: HeaderEdits | None
     tally: RouteTally
+    cache: CachePlan | None = None
+    cache_space: str = ""
+    """`core.cache.keys.space(cache, route)`: what this route files under is its own."""
+    lock_timeout: float = 0.0
+    """Seconds that requests wait for another one's fetch."""
+    invalidate: tuple[TagTemplate, ...] = ()
+    """Tags to purge after a 2xx or 3xx answer to an unsafe method."""
+    first_limits: tuple[LimitPlan, ...] = field(init=False, repr=False, compare=False)
+    """Those charged before anything else is done."""
+    miss_limits: tuple[LimitPlan, ...] = field(init=False, repr=False, compare=False)
+    """Those charged just before a request goes upstream: none where nothing else could answer."""
+
+    def __post_init__(self) -> None:
+        first: list[LimitPlan] = []
+        on_miss: list[LimitPlan] = []
+        for plan in self.limits:
+            late = plan.charge == "miss" and self.cache is not None
+            (on_miss if late else first).append(plan)
+        object.__setattr__(self, "first_limits", tuple(first))
+        object.__setattr__(self, "miss_limits", tuple(on_miss))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,3 +286,10 @@ class Snapshot:
     routes: Mapping[str, RoutePlan]
     """In matching order."""
     table: RouteTable["RoutePlan"]
+    caches: Mapping[str, CachePlan] = field(default_factory=dict)
+    cache_rules: tuple[CacheKeyRule, ...] = field(init=False, repr=False, compare=False)
+    """The key rules of all caches, each once: the ways in which a URL can be filed."""
+
+    def __post_init__(self) -> None:
+        rules = {plan.key.text: plan.key for plan in self.caches.values()}
+        object.__setattr__(self, "cache_rules", tuple(rules.values()))

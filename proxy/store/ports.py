@@ -4,9 +4,11 @@ A store that needs no I/O never suspends: `await store.admit(...)` on the memory
 end in one step, so a request that it denies costs no task.
 """
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
 
+from proxy.core.cache.record import Stored
 from proxy.core.limits.decision import Decision
 from proxy.policy.snapshot import LimitVariant
 
@@ -18,13 +20,17 @@ class Charge:
     `shadow` limits never block and are charged only if every enforced limit admits.
     """
 
-    __slots__ = ("cost", "key", "shadow", "variant")
+    __slots__ = ("alone", "at", "cost", "key", "shadow", "variant")
 
     def __init__(self, variant: LimitVariant, key: bytes, cost: int, shadow: bool) -> None:
         self.variant = variant
         self.key = key
         self.cost = cost
         self.shadow = shadow
+        self.at = 0
+        """When it was charged, in µs of the store's clock; 0 where it was not. The store says."""
+        self.alone = False
+        """Whether this process charged it by itself, as the shared store was in trouble."""
 
 
 class StoreError(Exception):
@@ -66,6 +72,11 @@ class LimitStore(Protocol):
         says `on_failure: allow`. Raises Unavailable where one says `deny`.
         """
 
+    async def give_back(self, charges: Sequence[Charge]) -> None:
+        """Refunds what `admit` has charged, where a later limit refused the request: never more
+        than the charge still weighs, and no leaky_bucket. Never raises: what cannot be refunded
+        stays charged."""
+
     async def peek(self, charge: Charge) -> Decision:
         """What `admit` would answer for this charge alone, charging nothing."""
 
@@ -81,3 +92,128 @@ class SharedLimits(LimitStore, Protocol):
 
     asked: int
     """How often the server was asked. What is answered without it says nothing of it."""
+
+
+# The shared tier of the cache.
+
+
+class Purge(NamedTuple):
+    """What is purged: stored answers with one of the `tags`, or whose target begins with `prefix`
+    (in the spelling of `core.cache.urls.plain_target`; "" is everything).
+
+    A `soft` purge leaves them to be validated, or served where stale answers may be.
+    """
+
+    tags: tuple[str, ...] = ()
+    """Hidden tags of URLs and groups among them; wire text."""
+    prefix: str | None = None
+    soft: bool = False
+
+
+class PurgeListener(Protocol):
+    """A process's own knowledge of purges. Every purge has a number, later ones greater ones
+    (`SharedCache.purge`); telling it one twice, or late, changes nothing."""
+
+    def purged(self, purge: Purge, number: int) -> None:
+        """What the purge covers and what began before it (`Kept.began` < number) is void."""
+
+    def tags(self) -> Collection[str]:
+        """Every tag whose purges this process must not miss: what to ask for after a loss."""
+
+    def lost(self) -> None:
+        """From here on purges may go unheard."""
+
+    def back(self, number: int) -> None:
+        """Everything is heard again, and what was missed has been told: for the tags of `tags()`
+        and every prefix. `number` is the last purge's."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """One stored answer as the shared tier has it."""
+
+    stored: Stored
+    target: str
+    """What `Purge.prefix` is compared with (`core.cache.urls.keyed_target`)."""
+    began: int
+    """The last purge's number when the fetch began: later ones may void it."""
+    body: bytes | None
+    """None: apart, see `SharedCache.body`."""
+    place: bytes = b""
+    """The store's own word for where it is; b"" before it is stored."""
+
+
+class Mark(NamedTuple):
+    """Hit-for-miss: nobody should wait for this answer, as it will not be stored."""
+
+    vary: tuple[tuple[str, str | None], ...]
+    """As in Stored: the requests that it is for; () is all of them."""
+    kind: str
+    """"" for every request; "authorization" and "cookie" for those that have one."""
+    until: int
+    """ms since the epoch."""
+
+
+class Looked(NamedTuple):
+    """What the shared tier has under a primary key."""
+
+    variants: Sequence[Kept]
+    marks: Sequence[Mark]
+    number: int
+    """The last purge's, as the store has it now: what is fetched from here on `began` with it."""
+
+
+class SharedCache(Protocol):
+    """What processes share of the cache. Keys are the 16 bytes of `core.cache.keys.primary`.
+
+    Before `lookup` returns, the listener has been told every purge that concerns what is returned.
+    Whatever is asked may raise StoreError: the caller then goes on without the tier.
+
+    Numbers of purges never go back, not even where the store has lost its data: each is the
+    larger of the last one's plus 1 and the store's time in µs.
+    """
+
+    async def lookup(self, key: bytes) -> Looked:
+        """Everything under a key, in one round trip."""
+
+    async def body(self, key: bytes, kept: Kept) -> bytes | None:
+        """A body that is kept apart; None where it has gone meanwhile."""
+
+    async def put(self, key: bytes, kept: Kept, ttl: int) -> None:
+        """Keeps an answer for `ttl` ms, in place of the one of the same variant (method and
+        `stored.vary`), and takes off the marks that it proves wrong."""
+
+    async def drop(self, key: bytes, kept: Kept) -> None:
+        """Takes one variant out."""
+
+    async def mark(self, key: bytes, mark: Mark) -> None:
+        """Has everybody know."""
+
+    async def lease(self, key: bytes, ttl: int) -> bytes | None:
+        """The right to fetch for everybody, for at most `ttl` ms: its token, or None where another
+        has it."""
+
+    async def renew(self, key: bytes, token: bytes, ttl: int) -> bool:
+        """Holds it on; False where it is lost."""
+
+    async def release(self, key: bytes, token: bytes) -> None:
+        """Lets go of a lease that is still one's own, and wakes who waits for it: once what was
+        fetched is put, or it is known that it will not be."""
+
+    async def released(self, key: bytes, timeout: float) -> bool:
+        """Waits until the lease of this key is let go, at most `timeout` seconds; False where that
+        was not heard. Look up again in any case."""
+
+    async def purge(self, purge: Purge) -> int:
+        """Numbers a purge, keeps it for the longest retention, and tells every process. Its
+        number."""
+
+    def listen(self, listener: PurgeListener, retention: Callable[[], int]) -> None:
+        """Who hears of purges from here on. `retention`: the longest time in ms for which anything
+        may be kept."""
+
+    def status(self) -> dict[str, object]:
+        """`healthy`, and what an operator wants to know."""
+
+    async def close(self) -> None:
+        """Lets go of everything."""
