@@ -18,7 +18,7 @@ from proxy.admin.explain import explain
 from proxy.admin.guard import guard, tell_errors
 from proxy.admin.question import read_question
 from proxy.admin.status import status
-from proxy.metrics import render
+from proxy.exposition import render
 from proxy.policy.snapshot import AdminPlan, Listen, Snapshot
 
 MAX_BODY: Final = 256 * 1024

@@ -14,7 +14,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus_text
 
 from proxy import __version__
-from proxy.metrics import DURATION_BUCKETS, Histogram, Metrics, method_label, render
+from proxy.exposition import render
+from proxy.metrics import DURATION_BUCKETS, Histogram, Metrics, method_label
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 

@@ -9,7 +9,7 @@ from guard_kit import Guarded, charge, guarded, limit
 from redisservers import RedisServer, RedisServers
 from road_kit import blocking, eventually
 
-from proxy.metrics import render
+from proxy.exposition import render
 from proxy.policy.snapshot import LimitVariant
 from proxy.store.ports import StoreError, Unavailable
 

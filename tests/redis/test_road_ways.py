@@ -12,7 +12,8 @@ import trustme
 from redisservers import RedisServer, RedisServers
 from road_kit import ECHO, INCR, a_road, blocking, eventually, outcome
 
-from proxy.metrics import Metrics, render
+from proxy.exposition import render
+from proxy.metrics import Metrics
 from proxy.policy.snapshot import StoreTls
 from proxy.store.ports import StoreError
 
