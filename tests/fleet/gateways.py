@@ -188,9 +188,9 @@ class Figures:
 
     @property
     def slow_admits(self) -> int:
-        """How many admits took the store, or the wait for it, more than half a second."""
+        """How many admits took the store, or the wait for it, more than a second."""
         return self.asked - self.sum(
-            "sluicegate_store_duration_seconds_bucket", operation="admit", le="0.5"
+            "sluicegate_store_duration_seconds_bucket", operation="admit", le="1.0"
         )
 
     @property

@@ -129,9 +129,6 @@ class Load:
         finally:
             client.close()
 
-    def of(self, target: str) -> list[Shot]:
-        return [shot for shot in self.shots if shot.target == target]
-
 
 async def volley(ports: Sequence[int], target: str, *, clients: int, each: int) -> list[Shot]:
     """So many clients, spread over the ports, each with so many requests, as fast as it goes."""
@@ -145,6 +142,10 @@ async def volley(ports: Sequence[int], target: str, *, clients: int, each: int) 
 
     shots = await asyncio.gather(*(go(ports[n % len(ports)]) for n in range(clients)))
     return [shot for some in shots for shot in some]
+
+
+def aimed(shots: Iterable[Shot], target: str) -> list[Shot]:
+    return [shot for shot in shots if shot.target == target]
 
 
 def statuses(shots: Iterable[Shot]) -> Counter[int]:

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import pytest
 from gateways import Fleet, StartFleet, until
-from load_client import PATIENCE, Client, Load, Origin, Shot, statuses, volley
+from load_client import PATIENCE, Client, Load, Origin, Shot, aimed, statuses, volley
 from redisservers import RedisServer, RedisServers
 
 ONCE = 400  # units that do not come back within a test
 RATE = 40  # a second
 BURST = 20
-QUEUE = 5
+QUEUE = 20
 LIMITS = f"""\
 limits:
   once-fixed_window: {{algorithm: fixed_window, rate: {ONCE}/month, key: [path.key]}}
@@ -112,21 +112,26 @@ class Hammered(NamedTuple):
 
 @pytest.fixture(scope="module")
 def hammered(fleet: Fleet, origin_port: int) -> Hammered:
-    """All five limits at once, one key each, for which every process has clients that ask six
-    times as often as the limit lets through."""
+    """All five limits at once, one key each, for which the clients of all gateways ask six times as
+    often as it lets through. Those of the queue have to be more than it holds, as they wait in it.
+    """
 
     async def hammer() -> Hammered:
-        targets = {name: f"/{name}/k" for name in PERIODIC}
+        *asking, waiting = (f"/{name}/k" for name in PERIODIC)
         async with Origin(origin_port) as origin:
             before = time.time()
-            async with Load(fleet.ports, list(targets.values()), each=3, pause=0.05) as load:
-                while len(load.shots) < 2 * load.clients:
+            async with (
+                Load(fleet.ports, asking, each=3, pause=0.05) as load,
+                Load(fleet.ports, [waiting], each=QUEUE // 2, pause=0.05) as queue,
+            ):
+                while len(load.shots) < 2 * load.clients or len(queue.shots) < queue.clients:
                     await asyncio.sleep(0.001)
                 begun = time.time()
                 await asyncio.sleep(3)
                 ended = time.time()
             span = Span(before, begun, ended, time.time())
-        return Hammered(span, {name: load.of(targets[name]) for name in PERIODIC}, origin.seen)
+        shots = load.shots + queue.shots
+        return Hammered(span, {name: aimed(shots, f"/{name}/k") for name in PERIODIC}, origin.seen)
 
     return asyncio.run(hammer())
 

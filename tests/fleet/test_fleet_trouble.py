@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from gateways import Fleet, StartFleet, until
-from load_client import Load, Origin, Shot, statuses, volley
+from load_client import Load, Origin, Shot, aimed, statuses, volley
 from redisservers import RedisServer, RedisServers, free_port
 from relay import Relay
 
@@ -111,7 +111,7 @@ async def see_it_exact(fleet: Fleet, key: str) -> None:
 
 def see_it_served(shots: list[Shot], key: str) -> None:
     """What clients may see: no 5xx but where a limit says so, and no long wait."""
-    seen = {route: [s for s in shots if s.target == f"/{route}/{key}"] for route in ROUTES}
+    seen = {route: aimed(shots, f"/{route}/{key}") for route in ROUTES}
     assert set(statuses(seen["scarce"])) == {200, 429}
     assert set(statuses(seen["local"])) == {200}
     assert set(statuses(seen["allow"])) == {200}
@@ -193,7 +193,7 @@ async def test_nobody_suffers(kind: str, fleet: Fleet, redis: RedisServer, origi
     # What the server counted before (and after, if it forgot), and what each process did alone.
     admitted = origin.seen[f"/scarce/{kind}"]
     assert 2 * SCARCE <= admitted <= SCARCE * (1 + trouble.forgets + fleet.processes)
-    assert admitted == sum(s.status == 200 for s in shots if s.target == f"/scarce/{kind}")
+    assert admitted == statuses(aimed(shots, f"/scarce/{kind}"))[200]
     await see_it_exact(fleet, kind)
 
 
