@@ -17,9 +17,14 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from proxy import __version__
-from proxy.metrics import DURATION_BUCKETS, Metrics, RouteTally, StoreTally, UpstreamTally
-
-DECISIONS: Final = ("allowed", "denied", "shadow_denied", "degraded")
+from proxy.metrics import (
+    DECISIONS,
+    DURATION_BUCKETS,
+    Metrics,
+    RouteTally,
+    StoreTally,
+    UpstreamTally,
+)
 
 _BOUNDS: Final = (*map(str, DURATION_BUCKETS), "+Inf")
 

@@ -208,6 +208,8 @@ class Metrics:
         return {
             **families,
             "reloads": dict(self.reloads),
+            "purges": dict(self.purges),
+            "cache_bytes": dict(self.cache_bytes),
             "store_alarms": dict(self.store_alarms),
         }
 
@@ -218,6 +220,10 @@ class Metrics:
                 make(self, name).add(tally, gauges=gauges)
         for outcome, count in figures["reloads"].items():
             self.reloads[outcome] += count
+        for selector, count in figures["purges"].items():
+            self.purges[selector] = self.purges.get(selector, 0) + count
+        for tier, held in figures["cache_bytes"].items() if gauges else ():
+            self.cache_bytes[tier] = self.cache_bytes.get(tier, 0) + held
         for alarm, is_on in figures["store_alarms"].items() if gauges else ():
             self.store_alarms[alarm] |= is_on
 
@@ -228,6 +234,8 @@ class Metrics:
             for name, tally in getattr(other, family).items():
                 make(self, name).take(tally)
         self.reloads = other.reloads
+        self.purges = other.purges
+        self.cache_bytes = other.cache_bytes
         self.store_alarms = other.store_alarms
 
 
@@ -235,5 +243,9 @@ _FAMILIES: Final[dict[str, Callable[[Metrics, str], Tally]]] = {
     "routes": Metrics.route,
     "limits": Metrics.limit,
     "upstreams": Metrics.upstream,
+    "caches": Metrics.cache,
     "stores": Metrics.store,
 }
+
+DECISIONS: Final = ("allowed", "denied", "shadow_denied", "degraded")
+OUTCOMES: Final = ("hit", "miss", "stale", "revalidated", "collapsed", "bypass")
