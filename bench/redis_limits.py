@@ -214,10 +214,10 @@ async def together(ask: Ask, seconds: float, flights: int = 64) -> float:
 
 
 def server_time(client: Any) -> float:
-    """What the server has spent in commands, µs. A script's figure holds its commands'."""
+    """What the server has spent on decisions, µs. A script's figure holds its commands'."""
     stats = client.info("commandstats")
     scripts = [told for name, told in stats.items() if name.startswith("cmdstat_eval")]
-    return sum(float(told["usec"]) for told in scripts)
+    return sum(float(told["usec"]) for told in scripts or stats.values())
 
 
 async def times(port: int, rounds: int, seconds: float) -> None:
@@ -243,7 +243,7 @@ async def times(port: int, rounds: int, seconds: float) -> None:
         latency, rate, spent = (statistics.median(column) for column in zip(*figures, strict=True))
         print(
             f"| {contestant.who} | {contestant.algorithm} "
-            f"| {latency:.0f} | {rate:,.0f} | {spent or float('nan'):.1f} |"
+            f"| {latency:.0f} | {rate:,.0f} | {spent:.1f} |"
         )
     await close()
 
