@@ -38,7 +38,9 @@ ECHO = Lua("echo", "return ARGV[1]")
 async def a_road(
     url: str, *, metrics: Metrics | None = None, up: bool = True, **plan: Any
 ) -> AsyncIterator[Road]:
-    """A road to `url`, connected unless `up` is false, and closed in the end."""
+    """A road to `url`, connected unless `up` is false, and closed in the end. Its deadline is long
+    unless `timeout` says otherwise: the machine may be busy."""
+    plan.setdefault("timeout", 2.0)
     road = open_road(StorePlan(read_store_url(url), **plan), metrics or Metrics())
     try:
         if up:
@@ -46,6 +48,11 @@ async def a_road(
         yield road
     finally:
         await road.close()
+
+
+async def warm(road: Road) -> None:
+    """Has the script in place, however long that takes."""
+    await road.run(ECHO, [b"k"], [b"warm"], timeout=PATIENCE)
 
 
 async def eventually(
@@ -64,6 +71,15 @@ async def eventually(
             pass
         assert time.monotonic() - began < patience, "it never came true"
         await asyncio.sleep(0.005)
+
+
+async def sooner_or_later(attempt: Callable[[], Awaitable[bool]], times: int = 5) -> None:
+    """For what holds on a machine that lets the server run: one attempt of several is enough, as
+    whoever is wrong is wrong each time."""
+    for _ in range(times):
+        if await attempt():
+            return
+    raise AssertionError(f"{times} attempts, and none went well")
 
 
 async def outcome(call: Awaitable[Any]) -> Any:

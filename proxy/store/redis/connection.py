@@ -6,9 +6,10 @@ Rules:
   nothing is left unretrieved where the caller went away.
 - A deadline runs from the write, not from the call. One timer serves all calls.
 - When it fires, the socket is read once more before anything is judged: what has arrived counts.
-- A call is given more time, within EXTENSIONS, where the event loop itself was late by half the
-  deadline or more, and once where the server is at work on our own queue (a live call sent
-  before it has been answered lately).
+- A call is given another deadline, IF_LATE times at most, where the event loop itself was late by
+  half of one or more; and IF_AT_WORK times where the server is at work on a burst of ours: a call
+  that went out together with it, or less than a deadline before, was answered in time, and
+  answers still come. A server that is merely slow is out of such calls within one deadline.
 - The reply to a call that failed is still read in its turn, and dropped.
 - A server that owes a reply for twice the deadline is stalled: calls fail at once, as no answer
   could overtake the one it owes. Silent for `SILENCE`, the connection is given up.
@@ -25,7 +26,8 @@ from hiredis import ProtocolError, Reader, pack_command
 
 from proxy.store.ports import StoreError
 
-EXTENSIONS: Final = 2
+IF_LATE: Final = 2
+IF_AT_WORK: Final = 9
 SILENCE: Final = 1.0
 _HIGH_WATER: Final = 16 * 1024 * 1024  # bytes that the kernel has not taken
 
@@ -53,7 +55,7 @@ class ErrorReply(Exception):
 class _Call:
     """A command on its way. `future` None: nobody waits for the reply."""
 
-    __slots__ = ("due", "extended", "future", "given_up", "hurried", "sent", "timeout")
+    __slots__ = ("due", "extended", "future", "given_up", "sent", "timeout")
 
     def __init__(self, future: asyncio.Future[Any] | None, timeout: float) -> None:
         self.future = future
@@ -61,7 +63,6 @@ class _Call:
         self.sent = inf
         self.due = inf
         self.extended = 0
-        self.hurried = False  # has had the extension for a server at work
         self.given_up = False
 
 
@@ -80,7 +81,8 @@ class Connection(asyncio.Protocol):
         self._fresh: list[_Call] = []  # those of `_outgoing`
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
-        self._live_reply_at = -inf
+        self._answered_at = -inf  # when a call was answered last, before it was given up
+        self._prompt = -inf  # when the last call went out that was answered in time
         self._choked = False
         self._gone: str | None = None
         self.stalled = False
@@ -129,7 +131,7 @@ class Connection(asyncio.Protocol):
         self.stalled = False
         reader = self._reader
         pending = self._pending
-        live = False
+        now = time.monotonic()
         try:
             reader.feed(data)
             reply = reader.gets()
@@ -141,13 +143,12 @@ class Connection(asyncio.Protocol):
                 future = call.future
                 if future is not None and not future.done():
                     future.set_result(reply)
-                    live = True
+                    self._answered_at = now
+                    if not call.extended:
+                        self._prompt = call.sent
                 reply = reader.gets()
         except ProtocolError as error:
             self.close(f"the server does not speak Redis's protocol: {error}")
-            return
-        if live:
-            self._live_reply_at = time.monotonic()
 
     def pause_writing(self) -> None:
         self._choked = True
@@ -227,13 +228,13 @@ class Connection(asyncio.Protocol):
 
     def _extend(self, call: _Call, now: float, lag: float) -> bool:
         """Whether the call gets another deadline."""
-        if call.future is None or call.future.done() or call.extended == EXTENSIONS:
+        if call.future is None or call.future.done():
             return False
-        if lag < call.timeout / 2:
-            answered = self._live_reply_at
-            if call.hurried or answered < call.sent or now - answered > call.timeout / 2:
-                return False
-            call.hurried = True
+        most = IF_LATE if lag >= call.timeout / 2 else 0
+        if self._prompt > call.sent - call.timeout and now - self._answered_at < call.timeout:
+            most = IF_AT_WORK
+        if call.extended >= most:
+            return False
         call.extended += 1
         call.due = time.monotonic() + call.timeout
         return True

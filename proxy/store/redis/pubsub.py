@@ -29,7 +29,6 @@ class Subscriptions:
         self._find = find
         self._channels: dict[bytes, list[Callable[[bytes], None]]] = {}
         self._lost: list[Callable[[], None]] = []
-        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.up = asyncio.Event()
         """Every channel is subscribed to."""
@@ -39,7 +38,6 @@ class Subscriptions:
     ) -> None:
         self._channels.setdefault(channel.encode(), []).append(callback)
         self._lost.append(lost)
-        self._changed.set()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._keep())
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from proxy.store.redis.access import Access, Address
-from proxy.store.redis.link import NotServing
+from proxy.store.redis.link import NotServing, ended
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,7 @@ class Sentinels:
         raise NotServing(f"no Sentinel names the primary {self._master}: {'; '.join(troubles)}")
 
     async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await ended(self._task)
         for sentinel in self._sentinels:
             await sentinel.close()
 
