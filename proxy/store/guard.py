@@ -80,6 +80,12 @@ class GuardedLimits:
         breaker.succeeded(generation, now)
         return decisions
 
+    async def give_back(self, charges: Sequence[Charge]) -> None:
+        self._local.refund([charge for charge in charges if charge.alone])
+        shared = [charge for charge in charges if not charge.alone]
+        if shared and self._breaker.state == "closed":
+            await self._shared.give_back(shared)
+
     async def peek(self, charge: Charge) -> Decision:
         """As the port says. Raises StoreError."""
         return await self._ask("peek", lambda: self._shared.peek(charge))
@@ -141,6 +147,7 @@ class GuardedLimits:
         for charge in charges:
             variant = charge.variant
             metrics.limit(variant.limit).degraded += 1
+            charge.alone = True
             if variant.on_failure == "local":
                 counted.append(charge)
             elif variant.on_failure == "deny" and not charge.shadow:

@@ -17,6 +17,9 @@ class FleetLimits:
     async def admit(self, charges: Sequence[Charge]) -> Sequence[Decision | None]:
         return await self._store.admit(charges)
 
+    async def give_back(self, charges: Sequence[Charge]) -> None:
+        await self._store.give_back(charges)
+
     async def peek(self, charge: Charge) -> Decision:
         return await self._store.peek(charge)
 

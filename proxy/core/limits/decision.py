@@ -61,6 +61,10 @@ class Algorithm(Protocol):
         is allowed. The state after a denial or a cost of 0 answers as the old one would: there is
         no need to keep it."""
 
+    def refund(self, state: State, params: Any, charged: int, now: int, cost: int) -> State:
+        """The state without what `cost` units, charged at `charged` (µs), still weigh: never more,
+        so nobody is admitted beyond the limit. The same state where nothing can be given back."""
+
     def idle_at(self, state: State, params: Any) -> int:
         """When the state may be forgotten: the first microsecond since the epoch from which every
         answer is that of a key never seen."""

@@ -76,6 +76,12 @@ class FixedWindow:
         left = amount - used if used < amount else 0
         return (end, used), Decision(True, left, end - now if used else 0, 0, 0)
 
+    def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
+        end, used = state
+        period = params.period
+        window = charged - charged % period + period if period else month_end(charged)
+        return (end, max(0, used - cost)) if window == end else state
+
     def idle_at(self, state: State, params: Params) -> int:
         end: int = state[0]
         return end

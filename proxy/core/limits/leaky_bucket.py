@@ -40,6 +40,9 @@ class LeakyBucket:
         delay = (after[1] + bounds.up(ahead, params.amount)) * params.tick - now
         return after, Decision(True, decision.remaining, decision.reset, 0, delay)
 
+    def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
+        return state  # a slot in the line is taken for good
+
     def idle_at(self, state: State, params: Params) -> int:
         return _bucket.idle_at(state, params)
 

@@ -14,7 +14,7 @@ outnumber the live ones, so a key holds at most 2N cells of 8 bytes.
 """
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import Any, NamedTuple
 
 from proxy.core.limits import bounds
@@ -111,6 +111,18 @@ class SlidingLog:
             reset = ((log[head + first] if first < older else last) + period) * tick - now
         left = amount - used if used < amount else 0
         return (log, head, tail, last, count), Decision(True, left, reset, 0, 0)
+
+    def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
+        log, head, tail, last, count = state
+        at = charged // params.tick
+        if at == last:
+            return log, head, tail, last, max(0, count - cost)
+        stop = bisect_right(log, at, head, tail)
+        start = max(bisect_left(log, at, head, tail), stop - cost)
+        if start == stop:
+            return state
+        kept = log[head:start] + log[stop:tail]
+        return kept, 0, len(kept), last, count
 
     def idle_at(self, state: State, params: Params) -> int:
         last: int = state[3]

@@ -86,6 +86,13 @@ class SlidingWindow:
             reset = _free_at(start, previous, current, params, left + 1) * tick - now
         return (start, previous, current), Decision(True, left, reset, 0, 0)
 
+    def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
+        start, previous, current = state
+        at = charged // params.tick
+        if start != at - at % params.period:
+            return state
+        return start, previous, max(0, current - cost)
+
     def idle_at(self, state: State, params: Params) -> int:
         start, _, current = state
         at: int = start + params.period * (2 if current else 1)

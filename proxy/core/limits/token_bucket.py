@@ -88,6 +88,15 @@ class TokenBucket:
         reset = (at - (part - period) // amount) * tick - now if debt else 0
         return (debt, at), Decision(True, left, reset, 0, 0)
 
+    def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
+        debt, last = state
+        elapsed = max(now // params.tick, last) - charged // params.tick
+        if elapsed >= params.full:
+            return state
+        # What is owed for it is what has not been paid off since.
+        owed = max(0, cost * params.period - elapsed * params.amount)
+        return debt - min(debt, owed), last
+
     def idle_at(self, state: State, params: Params) -> int:
         debt, last = state
         at: int = last + bounds.up(min(debt, params.volume), params.amount)

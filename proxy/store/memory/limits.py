@@ -147,6 +147,25 @@ class MemoryLimits:
             return [self._decide_one(charges[0], now)]
         return self._decide_all(charges, now)
 
+    async def give_back(self, charges: Sequence[Charge]) -> None:
+        self.refund(charges)
+
+    def refund(self, charges: Sequence[Charge]) -> None:
+        """`give_back` for callers that are not coroutines."""
+        now = self._clock()
+        for charge in charges:
+            variant = charge.variant
+            space = self._spaces.get(variant.space)
+            if not charge.at or space is None:
+                continue
+            # One that fell into the overflow bucket stays charged: it is nobody's own.
+            state = space.shard(charge.key).get(charge.key)
+            if state is not None:
+                refund = variant.algorithm.refund
+                state = refund(state, variant.params, charge.at, now, charge.cost)
+                self._commit(space, charge.key, state, now)
+            charge.at = 0
+
     async def peek(self, charge: Charge) -> Decision:
         now = self._clock()
         variant = charge.variant
@@ -182,6 +201,7 @@ class MemoryLimits:
         )
         if charge.cost and decision.allowed:
             self._commit(space, slot, state, now)
+            charge.at = now
         return decision
 
     def _decide_all(self, charges: Sequence[Charge], now: int) -> list[Decision]:
@@ -209,6 +229,9 @@ class MemoryLimits:
             return self._uncharged(charges, decisions, slots, now)
         for (_, slot), (space, state) in staged.items():
             self._commit(space, slot, state, now)
+        for charge, decision in zip(charges, decisions, strict=True):
+            if decision.allowed and charge.cost:
+                charge.at = now
         return decisions
 
     def _uncharged(

@@ -124,12 +124,25 @@ class RedisLimits:
                 return await self._admit_groups(_Asked(charges, names, words), slots)
         at = self._monotonic()
         forgotten = denials.forgotten
-        decisions, _ = await self._ask(_ADMIT, _CHARGE, names, words)
+        decisions, when = await self._ask(_ADMIT, _CHARGE, names, words)
         for decision in decisions:
             if not decision.allowed:
                 self._remember(_Asked(charges, names, words), decisions, at, forgotten)
                 break
+        if not _denied(charges, decisions):
+            _note_charged(charges, decisions, when)
         return decisions
+
+    async def give_back(self, charges: Sequence[Charge]) -> None:
+        taken: dict[tuple[int, int], list[Charge]] = {}
+        for charge, name in zip(charges, self._spell(charges)[0], strict=True):
+            if charge.at and charge.cost:
+                slot = self._road.slot(name) if self._road.cluster else 0
+                taken.setdefault((slot, charge.at), []).append(charge)
+        # From now on a denial of theirs may be lifted before its time.
+        self._refundable.update(charge.variant.space for charge in charges)
+        for (_, when), part in taken.items():
+            await self._give_back(_Asked(part, *self._spell(part)), when, None)
 
     async def peek(self, charge: Charge) -> Decision:
         decisions, _ = await self._ask(_ADMIT, _PEEK, *self._spell([charge]))
@@ -233,6 +246,10 @@ class RedisLimits:
                     _put(answers, earlier, await self._give_back(asked.part(earlier), when, until))
             else:
                 taken.append((places, at))
+        if not refused:
+            for group, at in taken:
+                part = asked.part(group)
+                _note_charged(part.charges, [answers[place] for place in group], at)
         return answers
 
     def _left(self, until: float | None) -> float | None:
@@ -265,6 +282,13 @@ class RedisLimits:
             task = asyncio.get_running_loop().create_task(give_back())
             self._background.add(task)
             task.add_done_callback(self._background.discard)
+
+
+def _note_charged(charges: Sequence[Charge], decisions: Sequence[Decision], at: int) -> None:
+    """Notes when the charges of an admitted request were made; a shadow limit may have denied."""
+    for charge, decision in zip(charges, decisions, strict=True):
+        if decision.allowed:
+            charge.at = at
 
 
 def _denied(charges: Sequence[Charge], decisions: Sequence[Decision]) -> bool:
