@@ -190,3 +190,29 @@ async def test_equals_a_plain_dict(limit_store, clock, make, requests):
                 assert decision.allowed
             else:
                 assert decision == expected[place]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "leaky_bucket"])
+async def test_what_is_given_back_can_be_spent_again(limit_store, make, name):
+    limit = make.limit(name, 2, 60 * SECOND)
+    other = make.limit("fixed_window", 9, 60 * SECOND, name="other")
+    one, two = make.charge(limit, cost=2), make.charge(other)
+    assert await allowed(limit_store, one, two) == [True, True]
+    assert await allowed(limit_store, make.charge(limit)) == [False]
+    await limit_store.give_back([one, two])
+    assert (await limit_store.peek(make.charge(other, cost=0))).remaining == 9
+    assert await allowed(limit_store, make.charge(limit, cost=2)) == [True]
+
+
+async def test_what_was_refused_is_not_given_back(limit_store, make):
+    limit = make.limit("fixed_window", 3, 60 * SECOND)
+    shadow = make.limit("fixed_window", 2, 60 * SECOND, name="shadow", shadow=True)
+    assert await allowed(limit_store, make.charge(limit), make.charge(shadow)) == [True, True]
+    refused = [make.charge(limit, cost=3), make.charge(shadow)]
+    assert await allowed(limit_store, *refused) == [False, True]
+    await limit_store.give_back(refused)
+    kept = [make.charge(limit), make.charge(shadow, cost=2)]
+    assert await allowed(limit_store, *kept) == [True, False]
+    await limit_store.give_back(kept)
+    left = [await limit_store.peek(make.charge(v, cost=0)) for v in (limit, shadow)]
+    assert [decision.remaining for decision in left] == [2, 1]

@@ -4,7 +4,7 @@ Times are integer milliseconds since the epoch (wall clock, as replicas share wh
 spans are integer milliseconds.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from proxy.core.fields import Lines
@@ -81,8 +81,6 @@ class Stored:
     """Of the policy and of the origin's Surrogate-Key, Cache-Tag and Cache-Groups; bounded."""
     cost: int = 0
     """How long the fetch took, for XFetch."""
-    generations: tuple[tuple[str, int], ...] = field(default=())
-    """(tag, its number when the fetch began); the cache stage fills and compares it."""
 
     def age(self, now: int) -> int:
         """current_age in ms (RFC 9111 §4.2.3), never negative."""

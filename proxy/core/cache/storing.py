@@ -85,8 +85,8 @@ def judge(
     """Decides at the response head.
 
     `request` has the fields as the client sent them, `seen` as they went upstream (for Vary; left
-    out: the same). `response` has end-to-end lines; `length` is what Content-Length said. Tags and
-    generations are the caller's to fill in.
+    out: the same). `response` has end-to-end lines; `length` is what Content-Length said. Tags are
+    the caller's to fill in.
     """
     refused = _request_forbids(method, request, has_body_in_request)
     if refused is None and (status < 200 or status in UNSTORABLE):
