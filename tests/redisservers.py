@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 import redis
 
 from proxy.core.store_urls import StoreUrl
@@ -91,7 +92,8 @@ class RedisServer:
     ) -> None:
         self.folder = folder
         self.binary = binary or BINARIES["redis"]
-        assert self.binary is not None, "there is no redis-server on the PATH"
+        if self.binary is None:
+            pytest.skip("there is no redis-server on the PATH")
         self.port = port or free_port()
         self.host = "127.0.0.1"
         self.path = folder / "redis.sock" if unix else None
