@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from redisservers import RedisServer, RedisServers
-from road_kit import INCR, Trio, a_road, blocking, eventually, outcome
+from road_kit import INCR, Relay, Trio, a_road, blocking, eventually, outcome
 
 from proxy.store.redis.road_port import Road
 
@@ -110,6 +110,18 @@ async def test_one_sentinel_of_many_is_enough(trio: Trio) -> None:
     nodes = f"127.0.0.1:1,127.0.0.1:{trio.sentinel.port}"
     async with a_road(f"redis+sentinel://{nodes}/main") as road:
         assert await road.run(INCR, [b"k"], []) == 1
+
+
+async def test_a_sentinel_that_is_silent_is_asked_last(trio: Trio) -> None:
+    """One time-out, not one at every question: a failover is not found late for it."""
+    async with Relay(trio.sentinel.port) as silent:
+        silent.swallow = True
+        nodes = f"127.0.0.1:{silent.port},127.0.0.1:{trio.sentinel.port}"
+        async with a_road(f"redis+sentinel://{nodes}/main") as road:
+            asked = silent.requests
+            await blocking(trio.primary.kill)
+            await eventually(served_by(road, trio.replica))
+            assert silent.requests == asked
 
 
 async def test_a_name_that_no_sentinel_knows(trio: Trio) -> None:

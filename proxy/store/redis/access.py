@@ -6,6 +6,7 @@ Every socket of redis-py has explicit timeouts and no retries: whoever calls dec
 
 import asyncio
 import inspect
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -90,7 +91,11 @@ class Access:
         context = None
         if self.tls is not None:  # read anew each time: certificates are renewed
             context = await asyncio.to_thread(client_context, self.tls)
-        return (await loop.create_connection(make, address.host, address.port, ssl=context))[1]
+        transport, connection = await loop.create_connection(
+            make, address.host, address.port, ssl=context
+        )
+        _keep_alive(transport.get_extra_info("socket"))
+        return connection
 
     def client(self, address: Address, **more: Any) -> "Redis":
         """redis-py's client for one server; `more` takes precedence."""
@@ -136,6 +141,15 @@ def client_context(tls: StoreTls) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _keep_alive(sock: Any) -> None:
+    """Has the kernel ask an idle peer for a sign of life: what stands between keeps the connection
+    in mind, and one that is dead is known before the next call."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _text(path: Path | None) -> str | None:

@@ -15,7 +15,7 @@ class Eviction:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._policy: str | None = None
+        self._policies: dict[str, str] = {}  # by server
 
     async def read(self, link: Link) -> None:
         """Asks the server; one that does not tell is taken as it is."""
@@ -25,22 +25,25 @@ class Eviction:
             return
         if not isinstance(reply, list) or len(reply) != 2:
             return
+        server = str(link.address)
         policy = reply[1].decode("latin-1")
-        evicts = policy.startswith("allkeys-")
-        self._metrics.store_alarms["evicts"] = int(evicts)
-        if evicts and policy != self._policy:
+        known = self._policies.get(server)
+        self._policies[server] = policy
+        self._metrics.store_alarms["evicts"] = int(self._evicts())
+        if policy.startswith("allkeys-") and policy != known:
             log.warning(
                 "redis %s drops keys that count when its memory is full (maxmemory-policy %s): "
                 "limits start anew whenever it does; set noeviction or volatile-ttl",
-                link.address,
+                server,
                 policy,
             )
-        self._policy = policy
 
     def status(self) -> dict[str, object]:
-        if self._policy is None:
+        """`maxmemory_policy` (of the servers that tell it) and `evicts`."""
+        if not self._policies:
             return {}
-        return {
-            "maxmemory_policy": self._policy,
-            "evicts": bool(self._metrics.store_alarms["evicts"]),
-        }
+        policies = ", ".join(sorted(set(self._policies.values())))
+        return {"maxmemory_policy": policies, "evicts": self._evicts()}
+
+    def _evicts(self) -> bool:
+        return any(policy.startswith("allkeys-") for policy in self._policies.values())

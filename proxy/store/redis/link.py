@@ -157,8 +157,7 @@ class Link:
         """A connection with its handshake behind it."""
         made: Connection | None = None
         try:
-            async with asyncio.timeout(2 * CONNECT_TIMEOUT):
-                self.address = await self._find()
+            self.address = await self._find()
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 made = await self._access.connect(self.address, self._lost)
                 await self._handshake(made)

@@ -70,6 +70,8 @@ class Sentinels:
         """The primary's address. Raises NotServing."""
         troubles: list[str] = []
         for sentinel in list(self._sentinels):
+            self._sentinels.remove(sentinel)
+            self._sentinels.append(sentinel)  # last next time, unless it answers
             try:
                 found = await sentinel.primary(self._master)
             except (RedisError, OSError) as error:
