@@ -20,6 +20,8 @@ from proxy import __version__
 from proxy.metrics import (
     DECISIONS,
     DURATION_BUCKETS,
+    OUTCOMES,
+    SELECTORS,
     Metrics,
     RouteTally,
     StoreTally,
@@ -59,6 +61,8 @@ class TallyCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._traffic()
         yield from self._limits()
+        if self._metrics.caches:
+            yield from self._caches()
         if self._metrics.stores:
             yield from self._store()
         reloads = CounterMetricFamily(
@@ -121,6 +125,32 @@ class TallyCollector(Collector):
             overflow.add_metric([tally.name], tally.overflow)
         yield decisions
         yield overflow
+
+    def _caches(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "sluicegate_cache_requests",
+            "Requests by what the cache made of them.",
+            labels=["cache", "outcome"],
+        )
+        for tally in self._metrics.caches.copy().values():
+            for outcome in OUTCOMES:
+                requests.add_metric([tally.name, outcome], getattr(tally, outcome))
+        yield requests
+        held = GaugeMetricFamily(
+            "sluicegate_cache_bytes", "Bytes of stored answers.", labels=["tier"]
+        )
+        for tier, count in self._metrics.cache_bytes.copy().items():
+            held.add_metric([tier], count)
+        yield held
+        purges = CounterMetricFamily(
+            "sluicegate_cache_purges",
+            "Tags, URLs and prefixes that operators purged, and purges of everything.",
+            labels=["selector"],
+        )
+        purged = self._metrics.purges.copy()
+        for selector in SELECTORS:
+            purges.add_metric([selector], purged.get(selector, 0))
+        yield purges
 
     def _store(self) -> Iterator[Metric]:
         tallies = list(self._metrics.stores.copy().values())

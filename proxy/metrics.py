@@ -174,7 +174,7 @@ class Metrics:
         self.cache_bytes: dict[str, int] = {}
         """By tier; none before a cache is used."""
         self.purges: dict[str, int] = {}
-        """Selectors applied, by kind: tags, urls, prefix, all."""
+        """What was purged on demand, by kind: one of SELECTORS."""
         self.stores: dict[str, StoreTally] = {}
         """By operation; none without a shared store."""
         self.store_alarms: dict[str, int] = {"degraded": 0, "evicts": 0}
@@ -249,3 +249,4 @@ _FAMILIES: Final[dict[str, Callable[[Metrics, str], Tally]]] = {
 
 DECISIONS: Final = ("allowed", "denied", "shadow_denied", "degraded")
 OUTCOMES: Final = ("hit", "miss", "stale", "revalidated", "collapsed", "bypass")
+SELECTORS: Final = ("tag", "url", "prefix", "all")

@@ -33,6 +33,11 @@ def busy() -> Metrics:
     origin = metrics.upstream("origin")
     origin.in_flight = 7
     origin.duration.observe(0.004)
+    pages = metrics.cache("pages")
+    pages.hit, pages.miss, pages.stale = 6, 5, 4
+    pages.revalidated, pages.collapsed, pages.bypass = 3, 2, 1
+    metrics.cache_bytes["memory"] = 4096
+    metrics.purges["tag"] = 3
     metrics.reloads["failed"] += 1
     return metrics
 
@@ -66,6 +71,15 @@ def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], fl
         ("sluicegate_limit_decisions_total", {"limit": "per-key", "decision": "shadow_denied"}, 3),
         ("sluicegate_limit_decisions_total", {"limit": "per-key", "decision": "degraded"}, 2),
         ("sluicegate_limit_overflow_total", {"limit": "per-key"}, 1),
+        ("sluicegate_cache_requests_total", {"cache": "pages", "outcome": "hit"}, 6),
+        ("sluicegate_cache_requests_total", {"cache": "pages", "outcome": "miss"}, 5),
+        ("sluicegate_cache_requests_total", {"cache": "pages", "outcome": "stale"}, 4),
+        ("sluicegate_cache_requests_total", {"cache": "pages", "outcome": "revalidated"}, 3),
+        ("sluicegate_cache_requests_total", {"cache": "pages", "outcome": "collapsed"}, 2),
+        ("sluicegate_cache_requests_total", {"cache": "pages", "outcome": "bypass"}, 1),
+        ("sluicegate_cache_bytes", {"tier": "memory"}, 4096),
+        ("sluicegate_cache_purges_total", {"selector": "tag"}, 3),
+        ("sluicegate_cache_purges_total", {"selector": "all"}, 0),
         ("sluicegate_config_reloads_total", {"outcome": "ok"}, 0),
         ("sluicegate_config_reloads_total", {"outcome": "failed"}, 1),
         ("sluicegate_build_info", {"version": __version__}, 1),
@@ -83,7 +97,7 @@ def test_nothing_beside_the_contract_and_the_process() -> None:
         len(
             {name.removesuffix("_bucket") for name in ours if not name.endswith(("_sum", "_count"))}
         )
-        == 8
+        == 11
     )
 
 
@@ -190,6 +204,8 @@ def test_counters_outlive_their_process_and_gauges_do_not() -> None:
     left = Metrics()
     left.add(through_json(busy()), gauges=False)
     assert left.upstreams["origin"].in_flight == 0
+    assert left.cache_bytes == {}
+    assert left.purges == {"tag": 3}
     assert left.upstreams["origin"].duration.counts == busy().upstreams["origin"].duration.counts
     assert left.limits["per-key"].denied == 4
 
