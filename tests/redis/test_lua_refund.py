@@ -1,5 +1,5 @@
 """A refund never gives back more than the charge still weighs: whoever is admitted after it would
-have been admitted without the charge, too."""
+have been admitted without the charge, too. And it is that of the algorithm's Python twin."""
 
 from dataclasses import replace
 from itertools import count
@@ -61,16 +61,17 @@ async def test_nobody_is_admitted_for_it(turned, name, before, cost, between, wa
     scale = {"long log": 50}.get(name, 1)
     step, params = limit.algorithm.step, limit.params
     turned.now = 1_750_000_000 * SECOND
-    without = None  # the state of those who were admitted, had the charge never been
+    counted = without = None  # the state; and that of those admitted, had the charge never been
 
     async def others(moves):
-        nonlocal without
+        nonlocal counted, without
         for jump, units in moves:
             turned.now += jump
             (decision,) = await turned.store.admit([charge(limit, cost=units * scale)])
             if decision.allowed:
                 without, same = step(without, params, turned.now, units * scale)
                 assert same.allowed
+                counted, _ = step(counted, params, turned.now, units * scale)
 
     await others(before)
     asked = charge(limit, cost=cost * scale)
@@ -78,13 +79,16 @@ async def test_nobody_is_admitted_for_it(turned, name, before, cost, between, wa
     (charged,) = await turned.store.admit([asked])
     if not charged.allowed:
         return
+    counted, _ = step(counted, params, at, asked.cost)
     await others(between)
     turned.now += wait
     await turned.refund(asked, at)
+    counted = limit.algorithm.refund(counted, params, at, turned.now, asked.cost)
     for later in (0, 1, 7, 33, 50, 99, 150):
         turned.now += later
         for units in range(1, limit.capacity + 1, scale):
             decision = await turned.store.peek(charge(limit, cost=units))
+            assert decision == step(counted, params, turned.now, units)[1]
             if decision.allowed:
                 assert step(without, params, turned.now, units)[1].allowed
 

@@ -153,6 +153,7 @@ class RedisLimits:
         name = self._keys.name(key, self._keys.tail(space))
         args = (self._keys.reset_channel,)
         _RESET.check(1, len(args))
+        self.asked += 1
         await self._road.run(_RESET, (name,), args)
         self._denials.forget(name)
 
@@ -206,6 +207,7 @@ class RedisLimits:
         now = b"" if self._now is None else b"%d" % self._now()
         args = (now, how, *words)
         which.check(len(names), len(args))
+        self.asked += 1
         reply = await self._road.run(which, names, args, timeout=timeout)
         if type(reply) is not list or len(reply) != _WIDTH * len(names) + 1:
             raise StoreError("refused", f"{which.name}.lua answered something else: {reply!r}")
