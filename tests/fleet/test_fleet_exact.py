@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from math import ceil, floor
 from typing import NamedTuple
 
@@ -197,31 +198,31 @@ async def test_scripts_that_are_flushed_are_not_missed(
 async def test_a_reset_is_heard_everywhere_at_once(fleet: Fleet, origin: Origin) -> None:
     """Every process remembers a denial, for a second. A reset through one gateway ends that in
     all of them well before."""
-    clients = [await Client.open(port) for port in fleet.ports for _ in range(8)]
+    async with AsyncExitStack() as stack:
+        clients = [await Client.open(port) for port in fleet.ports for _ in range(8)]
+        for client in clients:
+            stack.callback(client.close)
 
-    async def ask_until(status: int, target: str) -> None:
-        """Every client, until it is answered so."""
+        async def ask_until(status: int, target: str) -> None:
+            """Every client, until it is answered so."""
 
-        async def ask(client: Client) -> None:
-            async with asyncio.timeout(PATIENCE):
-                while (await client.get(target)).status != status:
-                    pass
+            async def ask(client: Client) -> None:
+                async with asyncio.timeout(PATIENCE):
+                    while (await client.get(target)).status != status:
+                        pass
 
-        await asyncio.gather(*(ask(client) for client in clients))
+            await asyncio.gather(*(ask(client) for client in clients))
 
-    for turn in range(5):  # a pause of this machine may take the second up
-        target = f"/several/turn{turn}"
-        began = time.monotonic()
-        await ask_until(429, target)
-        answer = await fleet.gateways[0].ask("DELETE", f"/limits/tight?key=turn{turn}")
-        assert answer == (204, None)
-        await ask_until(200, target)
-        if time.monotonic() - began < 0.9:
-            break
-    else:
-        pytest.fail("no reset was heard before the denials were forgotten anyway")
-    for client in clients:
-        client.close()
+        for turn in range(5):  # a pause of this machine may take the second up
+            target = f"/several/turn{turn}"
+            began = time.monotonic()
+            await ask_until(429, target)
+            answer = await fleet.gateways[0].ask("DELETE", f"/limits/tight?key=turn{turn}")
+            assert answer == (204, None)
+            await ask_until(200, target)
+            if time.monotonic() - began < 0.9:
+                return
+    pytest.fail("no reset was heard before the denials were forgotten anyway")
 
 
 async def test_a_reload_under_load_counts_on(fleet: Fleet, origin: Origin) -> None:

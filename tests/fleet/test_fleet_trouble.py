@@ -164,11 +164,13 @@ async def live_through(fleet: Fleet, trouble: Trouble, key: str) -> list[Shot]:
         await asyncio.sleep(0.5)
         well = await fleet.figures()
         await trouble.begin()
-        await see_it_told(fleet)
-        grown = await fleet.figures() - well
-        assert grown.store_errors > 0
-        assert all(grown.decided(limit, "degraded") > 0 for limit in ROUTES)
-        await trouble.end()
+        try:
+            await see_it_told(fleet)
+            grown = await fleet.figures() - well
+            assert grown.store_errors > 0
+            assert all(grown.decided(limit, "degraded") > 0 for limit in ROUTES)
+        finally:
+            await trouble.end()
         await see_it_over(fleet)
         await asyncio.sleep(0.3)
     assert (await fleet.figures() - began).slow_admits == 0
