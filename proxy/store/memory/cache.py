@@ -1,0 +1,120 @@
+"""L1: stored answers in this process, ready to be sent, the least recently used first to go.
+
+Rules:
+- An entry is a primary key's variants, at most MAX_VARIANTS; its size is that of all of them.
+- Expired answers stay until their room is needed: they can be validated, or stand in for errors.
+- What is larger than the whole is not kept.
+"""
+
+from typing import Final
+
+from cachetools import LRUCache
+
+from proxy.core.cache.record import Stored
+from proxy.core.cache.tags import HIDDEN_FIELDS, without_tags
+from proxy.core.fields import Lines
+from proxy.store.memory.purges import Purgeable, Tag
+
+MAX_VARIANTS: Final = 64
+
+# What CPython takes beside the text itself, measured: a record with its key, a field line, a tag.
+_RECORD: Final = 1200
+_LINE: Final = 150
+_TAG: Final = 300
+
+
+class Held(Purgeable):
+    """One stored answer, in memory. Treated as immutable, but for what purges say of it."""
+
+    __slots__ = ("body", "lines", "size", "stored")
+
+    def __init__(
+        self,
+        stored: Stored,
+        body: bytes,
+        tags: tuple[Tag, ...],
+        target: str,
+        began: int,
+        *,
+        expose_tags: bool = False,
+    ) -> None:
+        super().__init__(tags, target, began)
+        self.stored = stored
+        self.body = body
+        self.lines = shown_lines(stored.lines, expose_tags=expose_tags)
+        """As clients see them, without Age and Cache-Status."""
+        text = sum([len(name) + len(value) for name, value in stored.lines])
+        text += sum(map(len, stored.tags))
+        count = len(stored.lines) + (0 if self.lines is stored.lines else len(self.lines) // 2)
+        self.size = _RECORD + len(body) + text + _LINE * count + _TAG * len(tags)
+
+
+def shown_lines(lines: Lines, *, expose_tags: bool) -> Lines:
+    """The lines that clients see: the same list where nothing is hidden."""
+    if expose_tags or not any(line[0].lower() in HIDDEN_FIELDS for line in lines):
+        return lines
+    return without_tags(lines)
+
+
+Shelf = tuple[Held, ...]
+"""The variants under one primary key."""
+
+
+class MemoryCache:
+    """Shelves by primary key, within `size` bytes."""
+
+    __slots__ = ("_shelves",)
+
+    def __init__(self, size: int) -> None:
+        self._shelves: LRUCache[bytes, Shelf] = LRUCache(size, _size_of)
+
+    def __len__(self) -> int:
+        """How many primary keys there are."""
+        return len(self._shelves)
+
+    @property
+    def size(self) -> int:
+        """Bytes taken."""
+        return int(self._shelves.currsize)
+
+    def get(self, key: bytes) -> Shelf:
+        """What is stored under a primary key: () where nothing is."""
+        try:
+            return self._shelves[key]
+        except KeyError:
+            return ()
+
+    def put(self, key: bytes, held: Held) -> None:
+        """Keeps an answer in place of its variant's, and a GET's in place of a HEAD's."""
+        stored = held.stored
+        others = [
+            other
+            for other in self._shelves.get(key, ())
+            if other.stored.vary != stored.vary
+            or (other.stored.method == "GET" and stored.method == "HEAD")
+        ]
+        if len(others) >= MAX_VARIANTS:
+            others.remove(min(others, key=lambda other: other.stored.received))
+        self._set(key, (held, *others))
+
+    def drop(self, key: bytes, held: Held) -> None:
+        """Takes one answer out, if it is still there."""
+        shelf = self.get(key)
+        if held in shelf:
+            self._set(key, tuple([other for other in shelf if other is not held]))
+
+    def clear(self) -> None:
+        self._shelves.clear()
+
+    def _set(self, key: bytes, shelf: Shelf) -> None:
+        self._shelves.pop(key, None)
+        if shelf:
+            try:
+                self._shelves[key] = shelf
+            except ValueError:  # larger than all of the room
+                if len(shelf) > 1:
+                    self._set(key, shelf[:1])
+
+
+def _size_of(shelf: Shelf) -> int:
+    return sum([held.size for held in shelf])
