@@ -53,6 +53,8 @@ VERDICTS = {
     "§5.2.1.1: max-age wants nothing stale": (BEHIND, "max-age=100", 61, STALE),
     "§5.2.1.1: unless it says max-stale": (
         {}, "max-age=100, max-stale=5", 61, stale(61, refresh=False)),
+    "§5.2.1.1: max-age reached, and stale accepted": (
+        {}, "max-age=61, max-stale=5", 61, stale(61, refresh=False)),
     "§5.2.1.1: and is not exceeded": ({}, "max-age=60, max-stale=5", 61, STALE),
     "§5.2.1.2: max-stale": ({}, "max-stale=5", 65, stale(65, refresh=False)),
     "§5.2.1.2: max-stale exceeded": ({}, "max-stale=5", 65.001, STALE),
@@ -103,6 +105,7 @@ TROUBLE = {
     "§5.2.1.4: also while fresh": (KEPT, "no-cache", 5, False, False),
     "§5.2.1.4: but for its own stale-if-error": (
         {}, "no-cache, stale-if-error=9", 61, True, True),
+    "§5.2.1.4: and no longer": ({}, "no-cache, stale-if-error=9", 69, False, False),
     "§4.3.3: what is fresh answers": ({}, "max-age=0", 5, True, True),
 }  # fmt: skip
 

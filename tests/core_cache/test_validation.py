@@ -139,7 +139,7 @@ def test_times_begin_anew():
 
 def test_an_age_is_not_inherited():
     found = after(judged(*KEPT, "Age: 50")).stored
-    assert found.initial_age == 0
+    assert (found.initial_age, found.cost) == (0, 0)
 
 
 def test_without_a_date_the_304_has_the_time_of_receipt():
@@ -277,7 +277,9 @@ def test_what_a_head_says_of_a_stored_get(kept, length, status, lines, shown, ou
 def test_a_head_says_nothing_of_other_entries(changes):
     stored = entry(etag='"a"', **changes)
     assert (
-        head_update(stored, fields(SAME), LATER, LATER, CacheTerms(), seen=Fields(), length=5)
+        head_update(
+            stored, fields(SAME), LATER, LATER, CacheTerms(), seen=Fields(), status=200, length=5
+        )
         is None
     )
 

@@ -123,7 +123,7 @@ def head_update(
     terms: CacheTerms,
     *,
     seen: Source,
-    status: int = 200,
+    status: int,
     length: int | None = None,
 ) -> Freshened | Outdated | None:
     """What the answer to a forwarded HEAD makes of a stored GET that the HEAD would have selected.
