@@ -23,6 +23,7 @@ from proxy.core.fields import Fields
 LATER = NOW + 100 * SECOND
 LATER_DATE = f"Date: {at(100)}"
 MODIFIED = f"Last-Modified: {at(-1000)}"
+SAME = 'ETag: "a"'
 KEPT = [DATE, "Cache-Control: max-age=60", 'ETag: "a"', "X-Kept: 1", "X-Two: 1", "X-Two: 2"]
 
 
@@ -30,11 +31,22 @@ def cc(text):
     return f"Cache-Control: {text}"
 
 
-def after(kept, *lines, terms=None, seen=(), took=0):
+def after(kept, *lines, terms=None, request=(), took=0):
     """What a 304 that came at LATER makes of a stored answer."""
+    client = fields(*request)
     return freshen(
-        kept, fields(*lines), LATER - took, LATER, terms or CacheTerms(), seen=fields(*seen)
-    )
+        kept, fields(*lines), LATER - took, LATER, terms or CacheTerms(), request=client,
+        seen=client,
+    )  # fmt: skip
+
+
+def head(kept, *lines, request=(), status=200, length=None):
+    """What the answer to a HEAD, at LATER, makes of a stored GET."""
+    client = fields(*request)
+    return head_update(
+        kept, fields(*lines), LATER, LATER, CacheTerms(), request=client, seen=client,
+        status=status, length=length,
+    )  # fmt: skip
 
 
 def index(stored):
@@ -202,9 +214,39 @@ def test_a_304_can_take_the_leave_back(kept, request_, lines, reason):
     assert isinstance(stored, Stored)
     found = after(stored, LATER_DATE, *lines)
     assert isinstance(found.refused, NotStored)
-    assert found.refused.reason == reason
+    assert (found.refused.reason, found.drop) == (reason, True)
     # It still answers the request that asked, with the fields of the 304.
     assert lines[0].partition(": ")[2] in index(found.stored).values()
+
+
+POLICY = CacheTerms(default_ttl=60 * SECOND)
+COOKIE = ["Cookie: a=1"]
+BASIC = ["Authorization: x"]
+
+# rule: (stored lines, the request that asks again, the 304's lines, reason or None where stored)
+ONE_USERS = {
+    "§3.5: Authorization": (KEPT, BASIC, [], "authorization"),
+    "§3.5: Authorization and public": (KEPT, BASIC, [cc("public, max-age=9")], None),
+    "§3.5: Authorization and public before": (
+        [DATE, cc("public, max-age=60"), SAME],
+        BASIC,
+        [],
+        None,
+    ),
+    "a cookie and an explicit lifetime": (KEPT, COOKIE, [], None),
+    "a cookie and the policy's": ([DATE, SAME], COOKIE, [], "cookie"),
+    "a cookie and no-cache": ([DATE, SAME, cc("no-cache")], COOKIE, [], None),
+    "neither": ([DATE, SAME], [], [], None),
+}
+
+
+@pytest.mark.parametrize(("kept", "asks", "lines", "reason"), ONE_USERS.values(), ids=ONE_USERS)
+def test_a_304_for_one_user_changes_nothing_for_others(kept, asks, lines, reason):
+    stored = judged(*kept, terms=POLICY)
+    found = after(stored, LATER_DATE, *lines, "X-User: b", request=asks, terms=POLICY)
+    assert found.refused == (None if reason is None else NotStored(reason, False))
+    assert not found.drop
+    assert index(found.stored)["x-user"] == "b"  # it is an answer to its own client
 
 
 def test_a_304_leaves_an_allowed_answer_to_a_credential_stored():
@@ -215,9 +257,9 @@ def test_a_304_leaves_an_allowed_answer_to_a_credential_stored():
 def test_a_304_may_change_vary():
     kept = judged(*KEPT, "Vary: A", request=["A: 1", "B: 2"])
     assert kept.vary == (("a", "1"),)
-    found = after(kept, LATER_DATE, "Vary: b, a", seen=["A: 1", "B: 2"])
+    found = after(kept, LATER_DATE, "Vary: b, a", request=["A: 1", "B: 2"])
     assert found.stored.vary == (("a", "1"), ("b", "2"))
-    assert after(kept, LATER_DATE, "Vary: A", seen=[]).stored.vary == (("a", "1"),)
+    assert after(kept, LATER_DATE, "Vary: A").stored.vary == (("a", "1"),)
 
 
 def test_lines_of_the_304_for_its_own_client():
@@ -232,8 +274,6 @@ def test_lines_of_the_304_for_its_own_client():
     assert not {"set-cookie", "x-mine", "ratelimit"} & set(index(found.stored))
     assert index(found.stored)["x-all"] == "2"
 
-
-SAME = 'ETag: "a"'
 
 # rule: (stored lines, its length, status, HEAD's lines, HEAD's length, outcome)
 HEADS = {
@@ -262,10 +302,7 @@ HEADS = {
 )
 def test_what_a_head_says_of_a_stored_get(kept, length, status, lines, shown, outcome):
     stored = judged(*kept, length=length)
-    found = head_update(
-        stored, fields(LATER_DATE, *lines), LATER, LATER, CacheTerms(), seen=Fields(),
-        status=status, length=shown,
-    )  # fmt: skip
+    found = head(stored, LATER_DATE, *lines, status=status, length=shown)
     assert type(found) is (type(None) if outcome is None else outcome)
     if isinstance(found, Freshened):
         assert found.stored.received == LATER
@@ -275,13 +312,12 @@ def test_what_a_head_says_of_a_stored_get(kept, length, status, lines, shown, ou
 
 @pytest.mark.parametrize("changes", [{"method": "HEAD"}, {"status": 404}])
 def test_a_head_says_nothing_of_other_entries(changes):
-    stored = entry(etag='"a"', **changes)
-    assert (
-        head_update(
-            stored, fields(SAME), LATER, LATER, CacheTerms(), seen=Fields(), status=200, length=5
-        )
-        is None
-    )
+    assert head(entry(etag='"a"', **changes), SAME, length=5) is None
+
+
+@pytest.mark.parametrize("lines", [[SAME], ['ETag: "b"']])
+def test_a_head_for_one_user_says_nothing_of_the_shared_answer(lines):
+    assert head(judged(*KEPT), *lines, request=["Authorization: x"]) is None
 
 
 def test_outdated_is_stale_at_once():
@@ -310,7 +346,7 @@ def test_no_304_raises_and_each_is_merged_by_the_rule(first, second):
     if not isinstance(kept, Stored):
         return
     answers(kept, second)
-    found = freshen(kept, second, LATER, LATER, CacheTerms(), seen=Fields())
+    found = freshen(kept, second, LATER, LATER, CacheTerms(), request=Fields(), seen=Fields())
     before, new, merged = Fields(kept.lines).index, second.index, index(found.stored)
     assert merged["date"]
     for name in ("etag", "vary", "x"):

@@ -10,10 +10,13 @@ Rules:
 - A 304 replaces every field it has, all lines of it; others stay (§3.2). Not replaced:
   Content-Length and Content-Range, which speak of a body that a 304 does not have. Nor is what is
   never stored (core.cache.storing). Date, Age and the lifetime begin anew with the 304's times.
-- A 304 can take back the leave to store: then it is used for this answer and dropped.
+- A 304 can take back the leave to store: then the entry is used for this answer and dropped.
+- A 304 to a request with Authorization or a cookie outside the key may have fields made for one
+  user, as a full answer may. Where that would not be stored, the 304 is for its client alone: the
+  entry stays as it is.
 - A HEAD's 200 updates a stored GET where what it shows of the body (ETag, Last-Modified,
   Content-Length) is the same; where something differs the GET is stale at once (§4.3.5). One that
-  shows nothing of it proves nothing, and changes nothing.
+  shows nothing of it proves nothing, and changes nothing; nor does one for a single user.
 
 After any other answer the stored one is replaced or left alone; for errors see core.cache.reuse.
 Times are integer milliseconds.
@@ -30,6 +33,7 @@ from proxy.core.cache.storing import (
     UNSTORED_PREFIXES,
     NotStored,
     forbidden,
+    has_unkeyed_cookie,
     not_stored,
     settle,
 )
@@ -40,7 +44,7 @@ CONDITIONS: Final = frozenset({"if-none-match", "if-modified-since"})
 """What a request's own conditions are called, where ours stand in for them."""
 
 _NOT_REPLACED = frozenset({"content-length", "content-range"})
-_PERSONAL = frozenset({"set-cookie", "set-cookie2", "ratelimit", "ratelimit-policy"})
+_OWN = frozenset({"set-cookie", "set-cookie2", "ratelimit", "ratelimit-policy"})
 
 
 class Freshened(NamedTuple):
@@ -49,7 +53,9 @@ class Freshened(NamedTuple):
     stored: Stored
     """What to answer now, and to store where `refused` is None."""
     refused: NotStored | None
-    """Why it may not be stored any longer: drop the entry."""
+    """Why this is not stored."""
+    drop: bool
+    """Whether the entry must go too; else, where `refused`, it stays as it was."""
     own: Lines
     """Lines of the 304 that are never stored, but are for the client whose request brought it:
     Set-Cookie, RateLimit, fields that it withholds from others."""
@@ -93,10 +99,11 @@ def freshen(
     received: int,
     terms: CacheTerms,
     *,
+    request: Fields,
     seen: Source,
 ) -> Freshened:
-    """What a 304 that `answers` this entry makes of it. `seen` is the request that brought it, as
-    it went upstream: a 304 may change Vary."""
+    """What a 304 that `answers` this entry makes of it. `request` is the one that brought it, as
+    the client sent it, and `seen` as it went upstream: a 304 may change Vary."""
     fresh = replace(
         stored, requested=requested, received=received, cost=max(0, received - requested)
     )
@@ -105,13 +112,20 @@ def freshen(
     names = vary.names(merged)
     if names is not None and names != tuple(name for name, _ in stored.vary):
         fresh.vary = vary.values(names, seen)
-    refused = settle(fresh, merged, directives, terms)
-    refused = forbidden(stored.status, directives, names, authorized=stored.authorized) or refused
-    withheld = directives.withheld
+    status = stored.status
+    useless = settle(fresh, merged, directives, terms)
+    refused = forbidden(status, directives, names, authorized=stored.authorized) or useless
+    drop = refused is not None
+    if not drop:
+        authorized = stored.authorized or "authorization" in request.index
+        refused = forbidden(status, directives, names, authorized=authorized)
+        if refused is None and not stored.unkeyed_cookie and has_unkeyed_cookie(request, terms):
+            refused = settle(replace(fresh, unkeyed_cookie=True), merged, directives, terms)
     return Freshened(
         fresh,
-        None if refused is None else not_stored(refused, stored.status),
-        [line for line in response.lines if _personal(line[0].lower(), withheld)],
+        None if refused is None else not_stored(refused, status),
+        drop,
+        [line for line in response.lines if _is_own(line[0].lower(), directives.withheld)],
     )
 
 
@@ -122,6 +136,7 @@ def head_update(
     received: int,
     terms: CacheTerms,
     *,
+    request: Fields,
     seen: Source,
     status: int,
     length: int | None = None,
@@ -139,9 +154,10 @@ def head_update(
         shown, same = shown + 1, same + (length == stored.length)
     if not shown:
         return None
-    if same < shown:
-        return Outdated(outdated(stored, received))
-    return freshen(stored, response, requested, received, terms, seen=seen)
+    found = freshen(stored, response, requested, received, terms, request=request, seen=seen)
+    if found.refused is not None and not found.drop:
+        return None
+    return found if same == shown else Outdated(outdated(stored, received))
 
 
 def outdated(stored: Stored, now: int) -> Stored:
@@ -161,5 +177,5 @@ def _same_date(stored: Stored, response: Fields) -> bool:
     return text is not None and parse_http_date(text, stored.received) == stored.last_modified
 
 
-def _personal(name: str, withheld: frozenset[str]) -> bool:
-    return name in _PERSONAL or name in withheld or name.startswith(UNSTORED_PREFIXES)
+def _is_own(name: str, withheld: frozenset[str]) -> bool:
+    return name in _OWN or name in withheld or name.startswith(UNSTORED_PREFIXES)
