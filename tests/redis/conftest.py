@@ -53,6 +53,21 @@ def session_cluster(tmp_path_factory):
     servers.stop()
 
 
+@pytest.fixture(scope="session")
+def session_frail_cluster(tmp_path_factory):
+    """Three masters that go on without one another: tests may kill them, and start them again."""
+    servers = RedisServers(tmp_path_factory.mktemp("frail"))
+    yield servers.start_cluster(3, options={"cluster-require-full-coverage": "no"})
+    servers.stop()
+
+
+@pytest.fixture
+def frail_cluster(session_frail_cluster) -> list[RedisServer]:
+    for server in session_frail_cluster:
+        server.call("FLUSHALL")
+    return session_frail_cluster
+
+
 @pytest.fixture
 def redis_cluster(session_cluster) -> list[RedisServer]:
     for server in session_cluster:

@@ -178,6 +178,7 @@ async def test_behind_an_owed_answer_nobody_waits(redis_servers: RedisServers) -
         await eventually(lambda: road.run(ECHO, [b"k"], [b"back"]))
 
 
+@pytest.mark.asyncio(loop_factories=["uvloop"])
 async def test_a_connection_into_nowhere_is_given_up(redis_server: RedisServer) -> None:
     """Packets vanish, no FIN ever comes: the road connects anew."""
     async with (

@@ -178,10 +178,9 @@ async def test_a_failover(redis_servers: RedisServers) -> None:
         assert load.slowest < 4 * TIMEOUT + 0.3
 
 
-async def test_a_cluster_that_loses_a_node(redis_servers: RedisServers) -> None:
+async def test_a_cluster_that_loses_a_node(frail_cluster: list[RedisServer]) -> None:
     """Two thirds of the keys are counted as before; the others go their own way."""
-    options = {"cluster-require-full-coverage": "no"}
-    servers = await blocking(lambda: redis_servers.start_cluster(3, options=options))
+    servers = frail_cluster
     url = "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
     async with guarded(url) as made:
         load = Load(made, LOCAL, ALLOW, clients=24)
