@@ -122,9 +122,13 @@ class ClusterRoad:
         raise StoreError("down", "no server of the cluster is connected")
 
     def subscribe(
-        self, channel: str, callback: Callable[[bytes], None], lost: Callable[[], None]
+        self,
+        channel: str,
+        callback: Callable[[bytes], None],
+        lost: Callable[[], None],
+        back: Callable[[], None] | None = None,
     ) -> None:
-        self._subscriptions.add(channel, callback, lost)
+        self._subscriptions.add(channel, callback, lost, back)
 
     async def up(self, seconds: float) -> bool:
         until = time.monotonic() + seconds

@@ -29,15 +29,22 @@ class Subscriptions:
         self._find = find
         self._channels: dict[bytes, list[Callable[[bytes], None]]] = {}
         self._lost: list[Callable[[], None]] = []
+        self._back: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         self.up = asyncio.Event()
         """Every channel is subscribed to."""
 
     def add(
-        self, channel: str, callback: Callable[[bytes], None], lost: Callable[[], None]
+        self,
+        channel: str,
+        callback: Callable[[bytes], None],
+        lost: Callable[[], None],
+        back: Callable[[], None] | None = None,
     ) -> None:
         self._channels.setdefault(channel.encode(), []).append(callback)
         self._lost.append(lost)
+        if back is not None:
+            self._back.append(back)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._keep())
 
@@ -91,6 +98,8 @@ class Subscriptions:
                 confirmed += 1
                 if confirmed == len(self._channels):
                     self.up.set()
+                    for back in self._back:
+                        back()
             elif message["type"] == "message":
                 for callback in self._channels[message["channel"]]:
                     callback(message["data"])

@@ -75,9 +75,13 @@ class SingleRoad:
         await self._ask(b"PUBLISH", channel, message)
 
     def subscribe(
-        self, channel: str, callback: Callable[[bytes], None], lost: Callable[[], None]
+        self,
+        channel: str,
+        callback: Callable[[bytes], None],
+        lost: Callable[[], None],
+        back: Callable[[], None] | None = None,
     ) -> None:
-        self._subscriptions.add(channel, callback, lost)
+        self._subscriptions.add(channel, callback, lost, back)
 
     async def up(self, seconds: float) -> bool:
         return await wait_for(self._link.up, seconds)

@@ -51,10 +51,15 @@ class Road(Protocol):
         """Raises StoreError."""
 
     def subscribe(
-        self, channel: str, callback: Callable[[bytes], None], lost: Callable[[], None]
+        self,
+        channel: str,
+        callback: Callable[[bytes], None],
+        lost: Callable[[], None],
+        back: Callable[[], None] | None = None,
     ) -> None:
         """`callback` gets every message from now on, as far as the subscription holds; `lost` is
-        called whenever messages may have been missed. It is renewed by itself."""
+        called whenever messages may have been missed. It is renewed by itself: `back` is called
+        whenever it holds, from the first time on."""
 
     async def up(self, seconds: float) -> bool:
         """Waits for the first connection, for so long at most; whether there is one."""
