@@ -1,0 +1,89 @@
+"""A road of the cache's own: measured, and not asked while it is in trouble.
+
+Rules:
+- The breaker is the store's (proxy.store.breaker). The first call when a probe is due is the
+  probe; all the others fail at once until it is answered.
+- What is large has more time: the road's own timeout, and what is under way at RATE.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from proxy.metrics import Metrics
+from proxy.store.breaker import Breaker
+from proxy.store.ports import StoreError
+from proxy.store.redis.road_port import Road
+from proxy.store.scripts import Script
+
+RATE: Final = 10_000_000
+"""Bytes per second that a road is expected to carry at least."""
+_SMALL: Final = 4096  # bytes that need no time of their own
+
+
+class CacheRoad:
+    """Scripts on a Road. `clock` in seconds, never going back."""
+
+    def __init__(
+        self,
+        road: Road,
+        timeout: float,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.road = road
+        self._timeout = timeout
+        self._metrics = metrics
+        self._clock = clock
+        self._breaker = Breaker()
+        self._under_way = 0
+
+    @property
+    def well(self) -> bool:
+        return self._breaker.closed
+
+    async def run(
+        self,
+        which: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes | int | str],
+        *,
+        size: int = 0,
+        must: bool = False,
+    ) -> Any:
+        """A script's reply. `size`: bytes that go or come. `must`: asked even while the store is
+        in trouble. Raises StoreError."""
+        which.check(len(keys), len(args))
+        breaker = self._breaker
+        began = self._clock()
+        probe: int | None = None
+        if not breaker.closed:
+            probe = breaker.probe(began)
+            if probe is None and not must:
+                raise StoreError("down", "the cache's store is in trouble")
+        generation = breaker.generation
+        tally = self._metrics.store(which.name)
+        timeout = None
+        self._under_way += size
+        if self._under_way > _SMALL:
+            timeout = self._timeout + self._under_way / RATE
+        try:
+            reply = await self.road.run(which, keys, args, timeout=timeout)
+        except StoreError as error:
+            now = self._clock()
+            tally.errors += 1
+            tally.duration.observe(now - began)
+            if probe is not None:
+                breaker.probed(probe, error.reason == "refused", now)
+            elif not error.partial and error.reason != "refused":
+                breaker.failed(generation, now)
+            raise
+        finally:
+            self._under_way -= size
+        now = self._clock()
+        tally.duration.observe(now - began)
+        if probe is not None:
+            breaker.probed(probe, True, now)
+        else:
+            breaker.succeeded(generation, now)
+        return reply
