@@ -13,10 +13,10 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --use
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock packages clean
+.PHONY: help demo test check format bench bench-peers lock packages clean
 
 help:  ## what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(VENV)/.base  ## install, start an example origin and the gateway before it
 	@exec $(BIN)/sluicegate demo
@@ -36,6 +36,9 @@ format: $(VENV)/.dev  ## format and mend what can be mended
 
 bench: $(VENV)/.dev packages  ## requests per second beside a bare aiohttp pass-through
 	@$(BIN)/python -m bench.passthrough $(ARGS)
+
+bench-peers: $(VENV)/.peers packages  ## the same beside nginx, HAProxy, Traefik and Caddy, limits in Redis too
+	@$(BIN)/python -m bench.peers $(ARGS)
 
 # One resolution for every Python and machine that Sluicegate runs on. No index stands in the
 # locks: pip asks the one that the machine is set up for. UPGRADE=1 moves to the newest releases.
@@ -65,6 +68,13 @@ $(VENV)/.base: $(VENV)/bin/python requirements.lock pyproject.toml
 $(VENV)/.dev: $(VENV)/.base requirements-dev.lock
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Not locked, as nothing but a table depends on them; what cannot be had is left out of it.
+PEERS = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["bench"], sep="\n")
+$(VENV)/.peers: $(VENV)/.dev
+	@echo "installing what is compared into $(VENV)"
+	@$(BIN)/python -c '$(PEERS)' | while read -r peer; do $(PIP) "$$peer" || echo "without $$peer" >&2; done
 	@touch $@
 
 $(VENV)/lock/bin/uv: $(VENV)/bin/python

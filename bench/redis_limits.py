@@ -10,21 +10,19 @@ sixty-four; `server` is the server's own time per decision. The contestants take
 
 import argparse
 import asyncio
-import contextlib
 import importlib
-import shutil
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import redis
 import uvloop
 
-from bench.tools import free_port
+from bench.tools import redis_server
 from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Rate
 from proxy.core.store_urls import read_store_url
@@ -47,22 +45,6 @@ class Contestant(NamedTuple):
     who: str
     algorithm: str
     ask: Ask
-
-
-@contextlib.contextmanager
-def server() -> Iterator[int]:
-    """A redis-server without persistence; its port."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        raise SystemExit("there is no redis-server on the PATH")
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [binary, "--port", str(port), "--save", "", "--dir", folder]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            try:
-                yield port
-            finally:
-                process.terminate()
 
 
 def variant(name: str, amount: int, space: str) -> LimitVariant:
@@ -249,16 +231,11 @@ async def times(port: int, rounds: int, seconds: float) -> None:
 
 
 async def run(args: argparse.Namespace) -> None:
-    with server() as port:
-        with redis.Redis(port=port) as client:
-            while True:
-                try:
-                    print("Redis", client.info("server")["redis_version"])
-                    break
-                except redis.ConnectionError:
-                    await asyncio.sleep(0.05)
-        await times(port, args.rounds, args.seconds)
-        await memory(port, args.keys)
+    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as server:
+        with redis.Redis(port=server.port) as client:
+            print("Redis", client.info("server")["redis_version"])
+        await times(server.port, args.rounds, args.seconds)
+        await memory(server.port, args.keys)
 
 
 def main() -> None:

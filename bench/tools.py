@@ -57,13 +57,26 @@ def get(url: str, timeout: float = 5.0) -> Answer:
         return Answer(error.code, error.headers, error.read())
 
 
+def _answers_http(url: str) -> bool:
+    return get(url, 1.0).status < 500
+
+
+def _answers_redis(url: str) -> bool:
+    """Whether a `redis://127.0.0.1:PORT` takes a PING."""
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+    with socket.create_connection(address, 1.0) as connection:
+        connection.sendall(b"PING\r\n")
+        return connection.recv(64) == b"+PONG\r\n"
+
+
 def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], seconds: float) -> None:
+    answers = _answers_redis if url.startswith("redis:") else _answers_http
     deadline = time.monotonic() + seconds
     while True:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
         with contextlib.suppress(OSError):
-            if get(url, 1.0).status < 500:
+            if answers(url):
                 return
         if time.monotonic() > deadline:
             raise TimeoutError(f"{url} did not answer within {seconds:g} s")
@@ -135,6 +148,43 @@ def nginx_origin(folder: Path, core: int | None = None) -> Iterator[Origin]:
     command = (nginx, "-e", "stderr", "-p", folder, "-c", config)
     with running(*command, ready=f"{origin.url}/-/counts", core=core):
         yield origin
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """A running redis-server without persistence."""
+
+    port: int
+    pid: int
+
+
+@contextlib.contextmanager
+def redis_server(folder: Path, core: int | None = None) -> Iterator[RedisServer]:
+    """A redis-server of its own; `folder` is where it would write."""
+    binary = find("redis-server")
+    if binary is None:
+        raise FileNotFoundError("there is no redis-server (Debian: apt-get install redis-server)")
+    port = free_port()
+    options = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder)
+    command = (binary, *options, "--logfile", folder / "redis.log")
+    with running(*command, ready=f"redis://127.0.0.1:{port}", core=core) as process:
+        yield RedisServer(port, process.pid)
+
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU time that a process and its living children have spent so far (proc(5), stat)."""
+    ticks = 0
+    waiting = [pid]
+    while waiting:
+        folder = Path(f"/proc/{waiting.pop()}")
+        spent = (folder / "stat").read_text().rpartition(")")[2].split()
+        ticks += int(spent[11]) + int(spent[12])
+        for children in folder.glob("task/*/children"):
+            waiting += map(int, children.read_text().split())
+    return ticks / TICKS_PER_SECOND
 
 
 @dataclass(frozen=True)
