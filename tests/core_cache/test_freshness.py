@@ -174,6 +174,7 @@ def test_a_lifetime_that_the_policy_replaced_is_still_explicit():
     assert lasts("Cache-Control: max-age=60", terms=TTL).explicit
     assert not lasts(DATE, MODIFIED, terms=TTL).explicit
     assert not lasts(DATE, terms=TERMS).explicit
+    assert not lasts(DATE, terms=TERMS, status=404).explicit
 
 
 @pytest.mark.parametrize(("lines", "took", "age"), AGES.values(), ids=AGES)

@@ -140,6 +140,8 @@ REFUSED = {
     "an error says little of the next answer": (
         [cc("no-store")], {"status": 503}, "no-store", False),
     "nor does a refused request": ([cc("private")], {"status": 401}, "private", False),
+    "nor does a bad one": ([cc("no-store")], {"status": 400}, "no-store", False),
+    "nor does one of the server": ([cc("no-store")], {"status": 501}, "no-store", False),
     "a 404 does": ([cc("no-store")], {"status": 404}, "no-store", True),
 }  # fmt: skip
 
@@ -226,7 +228,7 @@ def test_without_a_date_it_gets_the_time_of_receipt(line):
     found = judged(FRESH, *line)
     assert fields(DATE).lines[0] in found.lines
     assert len([1 for name, _ in found.lines if name == "Date"]) == 1
-    assert found.date == NOW
+    assert (found.date, found.cost) == (NOW, 0)
 
 
 def test_a_valid_date_is_not_touched():
