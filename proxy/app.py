@@ -17,6 +17,7 @@ from typing import Final
 
 from proxy import __version__, logs
 from proxy.admin.app import AdminListeners
+from proxy.core.cache.keys import CacheKeyRule
 from proxy.edge.server import Front, Listener, open_given, open_listener, server_tls
 from proxy.edge.upstream.client import HttpUpstream
 from proxy.handler import Flow
@@ -26,6 +27,7 @@ from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError
 from proxy.policy.reload import Watcher
 from proxy.policy.snapshot import Snapshot, StorePlan, UpstreamPlan
+from proxy.stages.cache import Caching, Purger
 from proxy.store.breaker import IN_A_ROW, Breaker
 from proxy.store.guard import GuardedLimits
 from proxy.store.memory.limits import MemoryLimits
@@ -147,6 +149,9 @@ class Gateway:
         self._upstreams = Upstreams(self.metrics)
         self._snapshot: Snapshot | None = None
         self._prepared: tuple[Snapshot, list[str]] | None = None
+        self._caching: Caching | None = None
+        self.purger: Purger | None = None
+        """What purges; None before the first configuration."""
         self._front: Front | None = None
         self._tls: ssl.SSLContext | None = None
         self._listeners: list[Listener] = []
@@ -277,9 +282,13 @@ class Gateway:
         if snapshot.server.tls is not None:
             self._tls = await asyncio.to_thread(server_tls, snapshot.server.tls)
         await self._counting.open(snapshot.store)
-        front = self._front = Front(
-            snapshot, Flow(self.limit_store), self.metrics, self._access, self._is_ready
+        store = snapshot.store
+        caching = self._caching = Caching(
+            self.metrics, store.cache_memory, blind=round(store.cache_blind * 1000)
         )
+        self.purger = Purger(caching, self.metrics, self._cache_rules)
+        flow = Flow(self.limit_store, caching)
+        front = self._front = Front(snapshot, flow, self.metrics, self._access, self._is_ready)
         self._adopt(snapshot, [str(warning) for warning in loaded.warnings])
         return snapshot, front
 
@@ -292,6 +301,8 @@ class Gateway:
             await self._watcher.stop()
         if self._front is not None and self._snapshot is not None and self._listeners:
             await self._drain(self._front, self._snapshot)
+        if self._caching is not None:
+            await self._caching.close()
         await self._upstreams.close()
         await self._admin.close()
         await self._counting.close()
@@ -322,6 +333,9 @@ class Gateway:
 
     def _is_ready(self) -> bool:
         return self.readiness()[0]
+
+    def _cache_rules(self) -> tuple[CacheKeyRule, ...]:
+        return () if self._snapshot is None else self._snapshot.cache_rules
 
     def _content(self) -> str:
         return "" if self._snapshot is None else self._snapshot.content

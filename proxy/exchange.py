@@ -4,14 +4,16 @@ Nothing here knows aiohttp, sockets or the lane a request came in by. Stages rea
 `Exchange`; the edge turns the `Reply` into bytes. Made once per request, so slotted, not frozen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from proxy.core.fields import Fields, Lines
 from proxy.core.message import RequestBody
 
 if TYPE_CHECKING:
-    from proxy.policy.snapshot import RoutePlan, Snapshot
+    from proxy.core.limits.decision import Decision
+    from proxy.policy.snapshot import LimitVariant, RoutePlan, Snapshot
+    from proxy.store.ports import Charge
 
 
 class Exchange:
@@ -22,6 +24,7 @@ class Exchange:
         "authority",
         "body",
         "captures",
+        "charges",
         "client_ip",
         "denied",
         "expect_continue",
@@ -34,6 +37,7 @@ class Exchange:
         "query",
         "request_id",
         "route",
+        "said",
         "scheme",
         "segments",
         "shadow_denied",
@@ -67,8 +71,7 @@ class Exchange:
         self.path, mark, query = target.partition("?")
         self.query: str | None = query if mark else None
         """Raw; None without a "?" (an empty query is "")."""
-        self.version = version
-        """10 or 11."""
+        self.version = version  # 10 or 11
         self.fields = fields
         self.authority = authority
         """The Host as received (or absolute-form's authority): what is preserved upstream."""
@@ -99,7 +102,9 @@ class Exchange:
         # May they: set by stages.limits, read by stages.response.
         self.admission: Lines = []
         """RateLimit fields for the answer."""
+        self.said: list[tuple[LimitVariant, Decision]] = []
+        self.charges: Sequence[Charge] = ()
+        """What the enforced limits said; what was charged last, to be given back in need."""
         self.denied: tuple[str, ...] = ()
-        """Names of the limits that refused this request."""
         self.shadow_denied: tuple[str, ...] = ()
-        """Names of the shadow limits that would have."""
+        """Names of the limits that refused this request; of the shadow limits that would have."""

@@ -1,23 +1,25 @@
-"""The flow, top to bottom: who, where, may they, ask, answer.
+"""The flow, top to bottom: who, where, may they, do we have it, ask, answer.
 
-A request comes in; we know who (identity) and where (route); may they (limits); ask (upstream);
-answer (response). A stage returns None to go on, or the Reply that ends the flow. A stage that
-needs no I/O never suspends: the 429 of a memory limit comes out of one `coro.send(None)`.
+A request comes in; we know who (identity) and where (route); may they (limits); do we have it
+(cache); ask (upstream); answer (response). A stage returns None to go on, or the Reply that ends
+the flow. A stage that needs no I/O never suspends: the 429 of a memory limit, and what is cached in
+memory, come out of one `coro.send(None)`.
 """
 
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
-from proxy.stages import identity, limits, response, route, upstream
+from proxy.stages import cache, identity, limits, response, route, upstream
 from proxy.store.ports import LimitStore
 
 
 class Flow:
-    """The sentence, bound to the store that counts."""
+    """The sentence, bound to the store that counts and to what is cached."""
 
-    __slots__ = ("_limits",)
+    __slots__ = ("_caching", "_limits")
 
-    def __init__(self, limit_store: LimitStore) -> None:
+    def __init__(self, limit_store: LimitStore, caching: cache.Caching) -> None:
         self._limits = limit_store
+        self._caching = caching
 
     async def answer(self, ex: Exchange) -> Reply:
         """The request's Reply; never raises for what a client, an upstream or a store did."""
@@ -25,5 +27,9 @@ class Flow:
         if reply is None:
             reply = await limits.admit(ex, self._limits)
         if reply is None:
-            reply = await upstream.ask(ex)
+            reply = await cache.through(ex, upstream.ask, self._charge, self._caching)
         return response.finish(ex, reply)
+
+    async def _charge(self, ex: Exchange) -> Reply | None:
+        """May they, once more: what only those are asked that go upstream."""
+        return await limits.admit_miss(ex, self._limits)

@@ -24,6 +24,8 @@ TITLES: dict[str, tuple[int, str]] = {
     "no-endpoint": (503, "Service Unavailable"),
     "overloaded": (503, "Service Unavailable"),
     "upstream-timeout": (504, "Gateway Timeout"),
+    "not-cached": (504, "Gateway Timeout"),
+    "not-validated": (504, "Gateway Timeout"),
     "loop": (508, "Loop Detected"),
 }
 

@@ -3,6 +3,8 @@
 Rules:
 - A route without limits costs one `if`. An override of `unlimited` takes its limit out.
 - The store answers all or nothing; this stage only picks variants, keys and costs, and counts.
+- Limits with `charge: miss` are asked just before the request goes upstream, if it does. Where they
+  refuse, what the others were charged is given back.
 - A shadow limit never blocks: not even a cost that an enforced limit would answer with 400.
 - The wait of a leaky_bucket comes after the slot is taken and before anything else is done.
 - Keys are never logged: they may be credentials.
@@ -45,10 +47,28 @@ class Preview(NamedTuple):
 
 
 async def admit(ex: Exchange, store: LimitStore) -> Reply | None:
-    """Charges the route's limits. None to go on, else the 429 (or the 400 of a bad cost)."""
-    plans = ex.route.limits if ex.route is not None else ()
-    if not plans:
+    """Charges the limits that every request of the route is charged. None to go on, else the 429
+    (or the 400 of a bad cost)."""
+    route = ex.route
+    if route is None or not route.first_limits:
         return None
+    return await _admit(ex, route.first_limits, store)
+
+
+async def admit_miss(ex: Exchange, store: LimitStore) -> Reply | None:
+    """Charges the limits that only what goes upstream is charged. None to go on, else the 429;
+    then `admit` has charged nothing."""
+    route = ex.route
+    if route is None or not route.miss_limits:
+        return None
+    before = ex.charges
+    refusal = await _admit(ex, route.miss_limits, store)
+    if refusal is not None and before:
+        await store.give_back(before)
+    return refusal
+
+
+async def _admit(ex: Exchange, plans: Sequence[LimitPlan], store: LimitStore) -> Reply | None:
     charges: list[Charge] = []
     asked: list[LimitPlan] = []
     for plan in plans:
@@ -71,7 +91,9 @@ async def admit(ex: Exchange, store: LimitStore) -> Reply | None:
     except Unavailable as trouble:
         return temporarily_reduced(trouble.limit)
     delay = _count(ex, asked, charges, decisions)
-    if ex.denied:
+    if not ex.denied:
+        ex.charges = charges
+    else:
         refusing = [
             (charge.variant, decision)
             for charge, decision in zip(charges, decisions, strict=True)
@@ -116,8 +138,6 @@ def _count(
 ) -> int:
     """Counts and logs what each limit said, sets the answer's fields and the names of those that
     denied, and returns the longest delay in microseconds."""
-    enforced: list[LimitVariant] = []
-    said: list[Decision] = []
     delay = 0
     for plan, charge, decision in zip(asked, charges, decisions, strict=True):
         if decision is None:  # let through uncounted: nothing is known of it, nothing is said
@@ -135,9 +155,9 @@ def _count(
         else:
             plan.tally.denied += 1
             ex.denied += (plan.name,)
-        enforced.append(charge.variant)
-        said.append(decision)
-    ex.admission = ratelimit_fields(enforced, said, ex.snapshot.server.ratelimit_headers)
+        ex.said.append((charge.variant, decision))
+    variants, said = zip(*ex.said, strict=True) if ex.said else ((), ())
+    ex.admission = ratelimit_fields(variants, said, ex.snapshot.server.ratelimit_headers)
     return delay
 
 

@@ -66,7 +66,7 @@ class Bench:
         )  # fmt: skip
         ex.client_ip = ip
         ex.trusted = trusted
-        ex.route = SimpleNamespace(name="things", limits=plans)
+        ex.route = SimpleNamespace(name="things", limits=plans, first_limits=plans, miss_limits=())
         return ex
 
     def ask(self, ex):

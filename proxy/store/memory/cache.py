@@ -35,17 +35,16 @@ class Held(Purgeable):
         tags: tuple[Tag, ...],
         target: str,
         began: int,
-        *,
-        expose_tags: bool = False,
+        lines: Lines,
     ) -> None:
         super().__init__(tags, target, began)
         self.stored = stored
         self.body = body
-        self.lines = shown_lines(stored.lines, expose_tags=expose_tags)
-        """As clients see them, without Age and Cache-Status."""
+        self.lines = lines
+        """As clients see them (`shown_lines`), without Age and Cache-Status."""
         text = sum([len(name) + len(value) for name, value in stored.lines])
         text += sum(map(len, stored.tags))
-        count = len(stored.lines) + (0 if self.lines is stored.lines else len(self.lines) // 2)
+        count = len(stored.lines) + (0 if lines is stored.lines else len(lines) // 2)
         self.size = _RECORD + len(body) + text + _LINE * count + _TAG * len(tags)
 
 

@@ -1,0 +1,90 @@
+"""The cache of one process, as it lives: what is stored, what is on its way, what was purged."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from proxy.metrics import Metrics
+from proxy.stages.cache.marks import Marks
+from proxy.store.memory.cache import Held, MemoryCache
+from proxy.store.memory.purges import Purges
+from proxy.store.ports import Purge
+
+if TYPE_CHECKING:
+    from proxy.stages.cache.flight import Flight
+
+FlightId = tuple[bytes, tuple[tuple[str, str | None], ...]]
+"""(primary key, what Vary is known to select by)."""
+
+
+def wall_clock() -> int:
+    """Now, in ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class Caching:
+    """What every request of this process shares. `size`: bytes of memory for stored answers;
+    `blind`: ms that they are used for after purges may have gone unheard."""
+
+    __slots__ = ("_metrics", "_tasks", "clock", "flights", "marks", "memory", "purges")
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        size: int,
+        *,
+        blind: int = 0,
+        clock: Callable[[], int] = wall_clock,
+    ) -> None:
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.clock = clock
+        self.memory = MemoryCache(size)
+        self.purges = Purges(clock, blind)
+        self.marks = Marks()
+        self.flights: dict[FlightId, Flight] = {}
+
+    @property
+    def busy(self) -> int:
+        """How many fetches are on their way, those that nobody can join any more among them."""
+        return len(self._tasks)
+
+    def keep(self, key: bytes, held: Held) -> bool:
+        """Stores an answer, unless a purge has made it void while it was fetched."""
+        if self.purges.reaches(held):
+            return False
+        self.memory.put(key, held)
+        self._metrics.cache_bytes["memory"] = self.memory.size
+        return True
+
+    def drop(self, key: bytes, held: Held) -> None:
+        self.memory.drop(key, held)
+        self._metrics.cache_bytes["memory"] = self.memory.size
+
+    def soften(self, key: bytes, held: Held, now: int) -> Held:
+        """What was purged softly is stale from now on, and serves as stale answers do."""
+        stored = replace(held.stored, lifetime=min(held.stored.lifetime, held.stored.age(now)))
+        stale = Held(stored, held.body, held.tags, held.target, self.purges.last, held.lines)
+        self.memory.put(key, stale)
+        return stale
+
+    async def purge(self, purge: Purge) -> None:
+        """Makes void what the purge covers. Raises StoreError where others cannot be told."""
+        self.purges.apply(purge)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Runs something that its client need not wait for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Gives up what is on its way, and forgets everything."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self.memory.clear()
