@@ -11,6 +11,7 @@ Rules:
 """
 
 import json
+import struct
 from binascii import crc32
 from collections.abc import Sequence
 from dataclasses import fields
@@ -98,7 +99,7 @@ def read_variant(entry: Entry) -> Kept | None:
         named["vary"] = tuple(named["vary"])
         named["tags"] = tuple(named["tags"])
         stored = Stored(**named)
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+    except (ValueError, TypeError, LookupError, RecursionError, struct.error):
         return None
     if entry.body != NO_BODY:
         return Kept(stored, target, began, None, entry.body)
@@ -119,7 +120,7 @@ def read_mark(entry: Entry) -> Mark | None:
     try:
         flat, kind, until = json.loads(opened.decode("latin-1"))
         return Mark(tuple(_pairs(flat)), kind, until)
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
 
 
