@@ -141,6 +141,13 @@ class Kept:
     """None: apart, see `SharedCache.body`."""
     place: bytes = b""
     """The store's own word for where it is; b"" before it is stored."""
+    hidden: tuple[str, ...] = ()
+    """The tags of its URL (`core.cache.keys.implicit_tags`), by which it is purged, too."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """All tags by which it is purged."""
+        return self.hidden + self.stored.tags
 
 
 class Mark(NamedTuple):

@@ -42,8 +42,15 @@ def stored(length: int | None = 5, **changes: Any) -> Stored:
     return Stored(**(values | changes))
 
 
-def kept(began: int, body: bytes = b"hello", *, target: str = "/a", **changes: Any) -> Kept:
-    return Kept(stored(len(body), **changes), target, began, body)
+def kept(
+    began: int,
+    body: bytes = b"hello",
+    *,
+    target: str = "/a",
+    hidden: tuple[str, ...] = (),
+    **changes: Any,
+) -> Kept:
+    return Kept(stored(len(body), **changes), target, began, body, hidden=hidden)
 
 
 class Listener:

@@ -16,11 +16,12 @@ from proxy.store.redis.cache_names import NO_BODY, CacheNames, mark_id, new_body
 WIRE = st.text(st.characters(max_codepoint=255), max_size=20)
 NUMBERS = st.integers(-(2**62), 2**62)
 PAIRS = st.lists(st.tuples(WIRE, st.none() | WIRE), max_size=3).map(tuple)
+TAGS = st.lists(WIRE, max_size=5).map(tuple)
 OF_ITS_OWN = {
     "method": st.sampled_from(["GET", "HEAD"]),
     "lines": st.lists(st.tuples(WIRE, WIRE), max_size=5),
     "vary": PAIRS,
-    "tags": st.lists(WIRE, max_size=5).map(tuple),
+    "tags": TAGS,
 }
 BY_TYPE = {
     int: NUMBERS,
@@ -42,12 +43,13 @@ def entry(record: bytes, *, body: bytes = NO_BODY, variant: bool = True) -> code
 
 
 @settings(max_examples=150, deadline=None)
-@given(ANSWERS, WIRE, NUMBERS, st.binary(max_size=50), st.booleans())
-def test_an_answer_comes_back_as_it_was(answer, target, began, body, apart):
+@given(ANSWERS, WIRE, NUMBERS, TAGS, st.binary(max_size=50), st.booleans())
+def test_an_answer_comes_back_as_it_was(answer, target, began, hidden, body, apart):
     """Every field, whatever Stored comes to have."""
     if not apart and answer.method == "GET":
         answer.length = len(body)
-    kept = Kept(answer, target, began, None if apart else body, b"12345678" if apart else b"")
+    place = b"12345678" if apart else b""
+    kept = Kept(answer, target, began, None if apart else body, place, hidden)
     record = codec.write_variant(kept, b"" if apart else body)
     assert codec.read_variant(entry(record, body=kept.place or NO_BODY)) == kept
 

@@ -73,6 +73,20 @@ async def test_only_what_has_the_tag_goes(redis_server):
         assert left == [3, 4, 5, 6]
 
 
+async def test_a_url_is_purged_by_the_tags_that_nobody_sees(redis_server):
+    async with a_cache(redis_server) as cache:
+        await cache.put(KEY, kept(await now(cache), tags=("a",), hidden=("\0url:1",)), HOUR)
+        (one,) = (await cache.lookup(KEY)).variants
+        assert one.tags == ("\0url:1", "a")
+        late = Listener()
+        await cache.purge(Purge(("\0url:1",), soft=True))
+        async with a_cache(redis_server, listener=late) as other:
+            assert len((await other.lookup(KEY)).variants) == 1
+            assert Purge(("\0url:1",), soft=True) in late.purges()
+            await other.purge(Purge(("\0url:1",)))
+        assert (await cache.lookup(KEY)).variants == []
+
+
 async def test_a_purge_costs_the_same_whatever_it_covers(redis_server):
     """100,000 answers with one tag: as many commands as with none, and what they have is not
     touched."""

@@ -103,7 +103,7 @@ class RedisCache:
                     found.append(kept)
             elif (mark := codec.read_mark(entry)) is not None:
                 marks.append(mark)
-        tags = dict.fromkeys([tag for kept in found for tag in kept.stored.tags])
+        tags = dict.fromkeys([tag for kept in found for tag in kept.tags])
         if apart:
             last, hard = await purges.of(list(tags))
         else:
@@ -120,8 +120,7 @@ class RedisCache:
     async def put(self, key: bytes, kept: Kept, ttl: int) -> None:
         """As the port says. Sets `kept.place` where its body is apart. What was purged meanwhile
         is not stored."""
-        stored = kept.stored
-        _, hard = await self._purges.of(stored.tags, ttl)
+        _, hard = await self._purges.of(kept.tags, ttl)
         if ttl <= 0 or not self._counts(kept, hard):
             return
         body = kept.body
@@ -187,7 +186,7 @@ class RedisCache:
             return False
         if not hard:
             return True
-        return all(hard.get(tag_hash(tag), 0) <= began for tag in kept.stored.tags)
+        return all(hard.get(tag_hash(tag), 0) <= began for tag in kept.tags)
 
     async def _put(self, key: bytes, kept: Kept, ttl: int, place: bytes, body: bytes) -> Any:
         """Puts a head; 0 where the body at `place` has gone."""
@@ -203,7 +202,7 @@ class RedisCache:
             b"v",
             variant_id(key, stored),
             ttl,
-            tag_hashes(stored.tags),
+            tag_hashes(kept.tags),
             record,
             b"".join(others),
             bodies,

@@ -78,7 +78,7 @@ def write_variant(kept: Kept, body: bytes) -> bytes:
     for place, name in enumerate(_NAMES):
         if name in _PAIRED:
             values[place] = [part for pair in values[place] for part in pair]
-    text = _encode([kept.target, kept.began, *values]).encode("latin-1")
+    text = _encode([kept.target, kept.began, kept.hidden, *values]).encode("latin-1")
     return _sealed(_LENGTH.pack(len(text)) + text + body)
 
 
@@ -90,7 +90,7 @@ def read_variant(entry: Entry) -> Kept | None:
     try:
         (length,) = _LENGTH.unpack_from(opened)
         body = opened[_LENGTH.size + length :]
-        target, began, *values = json.loads(
+        target, began, hidden, *values = json.loads(
             opened[_LENGTH.size : _LENGTH.size + length].decode("latin-1")
         )
         named = dict(zip(_NAMES, values, strict=True))
@@ -99,13 +99,14 @@ def read_variant(entry: Entry) -> Kept | None:
         named["vary"] = tuple(named["vary"])
         named["tags"] = tuple(named["tags"])
         stored = Stored(**named)
+        hidden = tuple(hidden)
     except (ValueError, TypeError, LookupError, RecursionError, struct.error):
         return None
     if entry.body != NO_BODY:
-        return Kept(stored, target, began, None, entry.body)
+        return Kept(stored, target, began, None, entry.body, hidden)
     if stored.method == "GET" and len(body) != stored.length:
         return None
-    return Kept(stored, target, began, body)
+    return Kept(stored, target, began, body, hidden=hidden)
 
 
 def write_mark(mark: Mark) -> bytes:
