@@ -65,11 +65,11 @@ class Runner:
 
     def turn(self, seconds: float, connections: int) -> None:
         """One measurement."""
-        own, server = cpu_seconds(self.pid), cpu_seconds(self.redis.pid)
+        own, server = cpu_seconds(self.pid), cpu_seconds(self.redis.process.pid)
         load = measure(self.url, seconds, connections)
         self.loads.append(load)
         self.cpu.append((cpu_seconds(self.pid) - own) / load.requests * 1e6)
-        self.redis_cpu.append((cpu_seconds(self.redis.pid) - server) / load.requests * 1e6)
+        self.redis_cpu.append((cpu_seconds(self.redis.process.pid) - server) / load.requests * 1e6)
 
     def check(self) -> None:
         """It passes through what the origin answered, soon: Traefik listens before it has read

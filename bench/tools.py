@@ -155,20 +155,22 @@ class RedisServer:
     """A running redis-server without persistence."""
 
     port: int
-    pid: int
+    process: subprocess.Popen[bytes]
 
 
 @contextlib.contextmanager
-def redis_server(folder: Path, core: int | None = None) -> Iterator[RedisServer]:
-    """A redis-server of its own; `folder` is where it would write."""
+def redis_server(
+    folder: Path, core: int | None = None, *further: str | Path
+) -> Iterator[RedisServer]:
+    """A redis-server of its own; `folder` is where it would write, `further` its options."""
     binary = find("redis-server")
     if binary is None:
         raise FileNotFoundError("there is no redis-server (Debian: apt-get install redis-server)")
     port = free_port()
     options = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder)
-    command = (binary, *options, "--logfile", folder / "redis.log")
+    command = (binary, *options, "--logfile", folder / f"redis-{port}.log", *further)
     with running(*command, ready=f"redis://127.0.0.1:{port}", core=core) as process:
-        yield RedisServer(port, process.pid)
+        yield RedisServer(port, process)
 
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
