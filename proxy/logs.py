@@ -99,8 +99,9 @@ class LineWriter(Generic[T]):
     def _run(self) -> None:
         while True:
             self._wake.wait()
-            closing = self._closing.wait(GATHER_SECONDS)
+            self._closing.wait(GATHER_SECONDS)
             self._wake.clear()
+            closing = self._closing.is_set()  # after the clear, which may have taken its wake-up
             with self._lock:
                 items, self._items = self._items, []
                 held = self._held

@@ -278,6 +278,29 @@ def test_close_writes_every_line_in_order() -> None:
     assert pipe.lines() == [str(number) for number in range(20_000)]
 
 
+def test_a_close_between_wait_and_clear_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer has waited for more lines and is about to write when the close comes."""
+
+    class Meanwhile(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited = super().wait(timeout)
+            if timeout is not None and not waited and not closer.ident:
+                writer._wake.clear()
+                closer.start()
+                writer._wake.wait()
+            return waited
+
+    pipe = Pipe().read()
+    writer: LineWriter[str] = LineWriter(pipe.fd, str)
+    monkeypatch.setattr(writer, "_closing", Meanwhile())
+    closer = threading.Thread(target=writer.close)
+    writer.put("a", 1)
+    writer._thread.join(2.0)
+    assert not writer._thread.is_alive()
+    closer.join()
+    assert pipe.lines() == ["a"]
+
+
 def test_many_threads_lose_nothing() -> None:
     pipe = Pipe().read()
     writer: LineWriter[str] = LineWriter(pipe.fd, str)
