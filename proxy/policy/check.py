@@ -21,6 +21,7 @@ def check(path: Path) -> int:
         _count(len(draft.routes), "route"),
         _count(len(draft.upstreams), "upstream"),
         _count(len(draft.limits), "limit"),
+        _count(len(draft.caches), "cache"),
     )
     print(f"{path}: ok ({', '.join(parts)})")
     return 0

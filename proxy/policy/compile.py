@@ -10,13 +10,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
+from proxy.core.cache.keys import CacheKeyRule, space
+from proxy.core.cache.record import SECOND, CacheTerms
+from proxy.core.cache.tags import TagTemplate
 from proxy.core.keys import KeyTemplate, WhenRule
 from proxy.core.matching import PathPattern, Rewrite, RouteMatch, RouteTable
 from proxy.core.message import Upstream
 from proxy.core.ratelimit import policy_item
+from proxy.core.store_urls import StoreUrl
 from proxy.metrics import Metrics
 from proxy.policy.draft import Draft
 from proxy.policy.load import Loaded, load
+from proxy.policy.models.caches import CacheSection
 from proxy.policy.models.leaves import Section
 from proxy.policy.models.limits import LimitSection, OverrideSection
 from proxy.policy.models.routes import HeaderEditsSection, RouteSection
@@ -24,6 +29,7 @@ from proxy.policy.models.store import OnFailure, StoreTlsSection
 from proxy.policy.models.upstreams import UpstreamSection, UpstreamTlsSection
 from proxy.policy.snapshot import (
     AdminPlan,
+    CachePlan,
     HeaderEdits,
     LimitPlan,
     LimitVariant,
@@ -64,20 +70,24 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
     }
     store = _store(draft)
     limits = {name: _limit(name, part.section, store, live) for name, part in draft.limits.items()}
+    caches = {name: _cache(name, part.section, live) for name, part in draft.caches.items()}
     upstreams = {name: live.upstream(plan) for name, plan in upstream_plans.items()}
     routes: dict[str, RoutePlan] = {}
     matches: list[tuple[RouteMatch, RoutePlan]] = []
     for part in draft.routes:
         route = part.section
+        upstream = upstream_plans[route.upstream]
         plan = RoutePlan(
             name=route.name,
             upstream=upstreams[route.upstream],
-            host_header=upstream_plans[route.upstream].host_header,
+            host_header=upstream.host_header,
             limits=tuple(limits[name] for name in route.limits),
             rewrite=_rewrite(route),
             request_headers=_edits(route.request_headers),
             response_headers=_edits(route.response_headers),
             tally=live.metrics.route(route.name),
+            **_caching(draft, route, caches, upstream),
+            invalidate=tuple(map(TagTemplate.parse, route.invalidate)),
         )
         routes[route.name] = plan
         matches.append((route.match.compile(), plan))
@@ -93,6 +103,7 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
         limits=limits,
         routes=routes,
         table=RouteTable(matches),
+        caches=caches,
     )
 
 
@@ -127,7 +138,11 @@ def _store(draft: Draft) -> StorePlan:
     tls = StoreTls()
     if store.tls is not None:
         tls = StoreTls(*_tls_files(draft, store.tls), store.tls.verify)
-    return StorePlan(store.url, store.prefix, store.timeout, store.on_failure, tls)
+    cache = store.cache
+    return StorePlan(
+        *(store.url, store.prefix, store.timeout, store.on_failure, tls),
+        *(cache.memory, cache.url, cache.blind),
+    )
 
 
 def _upstream(draft: Draft, name: str, upstream: UpstreamSection) -> UpstreamPlan:
@@ -151,6 +166,60 @@ def _tls_files(
         None if path is None else draft.resolve(path) for path in (tls.ca, tls.cert, tls.key)
     )
     return ca, cert, key
+
+
+def _caching(
+    draft: Draft, route: RouteSection, caches: dict[str, CachePlan], upstream: UpstreamPlan
+) -> dict[str, Any]:
+    """What a RoutePlan says of its cache."""
+    if route.cache is None:
+        return {}
+    timeout = draft.caches[route.cache].section.lock_timeout
+    return {
+        "cache": caches[route.cache],
+        "cache_space": space(route.cache, route.name),
+        # Whoever fetches has failed by then, or answered.
+        "lock_timeout": upstream.response_timeout + 1 if timeout is None else timeout,
+    }
+
+
+def _cache(name: str, cache: CacheSection, live: Live) -> CachePlan:
+    key = cache.key
+    # The words `all` and `none` are read as lists of nothing; the rule has a spelling for each.
+    included, excluded = key.query.include, key.query.exclude
+    rule = CacheKeyRule.parse(
+        "none" if included == [] else "all",
+        included or None,
+        excluded or None,
+        key.headers,
+        key.cookies,
+    )
+    terms = CacheTerms(
+        default_ttl=_ms(cache.default_ttl),
+        ttl=None if cache.ttl is None else _ms(cache.ttl),
+        ttl_by_status=tuple((status, _ms(ttl)) for status, ttl in cache.ttl_by_status.items()),
+        stale_while_revalidate=_ms(cache.stale_while_revalidate),
+        stale_if_error=_ms(cache.stale_if_error),
+        store_set_cookie=cache.store_set_cookie,
+        keyed_cookies=frozenset(rule.cookies),
+        keyed_headers=frozenset(rule.headers),
+    )
+    return CachePlan(
+        name=name,
+        terms=terms,
+        key=rule,
+        tags=tuple(map(TagTemplate.parse, cache.tags)),
+        expose_tags=cache.expose_tags,
+        max_object=cache.max_object,
+        max_waiters=cache.max_waiters,
+        hit_for_miss=_ms(cache.hit_for_miss),
+        early_refresh=cache.early_refresh,
+        tally=live.metrics.cache(name),
+    )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * SECOND)
 
 
 def _rewrite(route: RouteSection) -> Rewrite | None:
@@ -227,10 +296,11 @@ def config_hash(draft: Draft) -> str:
         "server": _plain(draft.server.section),
         "log": _plain(draft.log.section),
         "admin": _plain(draft.admin.section) | {"token": None},
-        "store": _plain(draft.store.section) | {"url": str(draft.store.section.url)},
+        "store": _plain(draft.store.section),
         "upstreams": {name: _plain(part.section) for name, part in draft.upstreams.items()},
         "routes": [_plain(part.section) for part in draft.routes],
         "limits": {name: _plain(part.section) for name, part in draft.limits.items()},
+        "caches": {name: _plain(part.section) for name, part in draft.caches.items()},
     }
     return sha256(json.dumps(effective, sort_keys=True).encode()).hexdigest()
 
@@ -244,6 +314,8 @@ def _plain(value: Any) -> Any:
         return [_plain(held) for held in value]
     if isinstance(value, PathPattern):
         return value.text
+    if isinstance(value, StoreUrl):
+        return str(value)  # without its password
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)

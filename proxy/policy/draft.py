@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from proxy.policy.models.caches import CacheSection
 from proxy.policy.models.leaves import Section
 from proxy.policy.models.limits import LimitSection
 from proxy.policy.models.routes import RouteSection
@@ -66,6 +67,7 @@ class Draft:
     upstreams: dict[str, Part[UpstreamSection]] = field(default_factory=dict)
     routes: list[Part[RouteSection]] = field(default_factory=list)
     limits: dict[str, Part[LimitSection]] = field(default_factory=dict)
+    caches: dict[str, Part[CacheSection]] = field(default_factory=dict)
     documents: list[Document] = field(default_factory=list)
     """The gateway file and the policy files, in the order they were read."""
     unread: bool = False

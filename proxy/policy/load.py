@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from proxy.policy.checks import check_draft
 from proxy.policy.draft import Draft, Part, build, describe, unknown_key
+from proxy.policy.models.caches import CacheSection
 from proxy.policy.models.files import GatewayFile, PolicyFile
 from proxy.policy.models.leaves import Section, name
 from proxy.policy.models.limits import LimitSection
@@ -150,11 +151,15 @@ def _read_policies(draft: Draft, env: Mapping[str, str]) -> None:
         draft.documents.append(document)
         draft.unread = draft.unread or (document.broken and not document.tree)
         _refuse_unknown(document, PolicyFile, GatewayFile, "the gateway file")
-        for entry, part in _named(document, "limits", LimitSection).items():
-            first = draft.limits.get(entry)
-            if first is None:
-                draft.limits[entry] = part
-                continue
+        _add_named(draft.limits, document, _named(document, "limits", LimitSection))
+        _add_named(draft.caches, document, _named(document, "caches", CacheSection))
+
+
+def _add_named(known: dict[str, Part[S]], document: Document, parts: dict[str, Part[S]]) -> None:
+    """Adds a policy file's entries of one kind to those of the files before."""
+    for entry, part in parts.items():
+        first = known.setdefault(entry, part)
+        if first is not part:
             line, _ = first.document.keys[first.loc]
             message = f"is defined already in {first.document.file}, line {line}"
             document.add(part.loc, message, key=True)

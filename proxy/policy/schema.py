@@ -47,8 +47,10 @@ def _finish(node: Any) -> Any:
         for name, value in done["properties"].items():
             if name not in required:
                 done["properties"][name] = _choose(value, {"type": "null"})
-    if "propertyNames" in node:
-        done["propertyNames"] = {k: v for k, v in node["propertyNames"].items() if k != LEAF}
+    if "patternProperties" in node:
+        # A map whose keys follow a pattern: pydantic says what such a key has, not that all do.
+        done["additionalProperties"] = False
+        done.pop("propertyNames", None)
     if "anyOf" in done:
         return _choose(done)
     return done

@@ -158,9 +158,14 @@ class StorePlan:
     cache_memory: int = 64 * 1024 * 1024
     """Bytes of stored answers in each process."""
     cache_url: StoreUrl | None = None
-    """Another server for stored answers; None is `url`."""
+    """Another server for stored answers, or memory://; None is `url`."""
     cache_blind: float = 10.0
     """How long a process answers from memory while it may miss purges."""
+
+    @property
+    def cache_at(self) -> StoreUrl:
+        """Where stored answers are shared, if they are (not memory://)."""
+        return self.url if self.cache_url is None else self.cache_url
 
 
 @dataclass(frozen=True, slots=True)

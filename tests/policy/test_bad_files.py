@@ -10,22 +10,23 @@ from proxy.policy.problem import ConfigError
 HERE = Path(__file__).parent
 BAD = sorted((HERE / "bad").glob("*.yaml"))
 
-# What stands around a bad policy file: a route that uses its limits, and another limit.
+# What stands around a bad policy file: a route that uses its limits and caches, and others.
 GATEWAY = """
-policies: ["{good}", "{bad}"]
+policies: ["{good}/limits.yaml", "{good}/caches.yaml", "{bad}"]
 upstreams: {{app: {{endpoints: ["http://127.0.0.1:9001"]}}}}
-routes: [{{name: all, match: {{path: "/{{user}}"}}, upstream: app, limits: [{limits}]}}]
+routes: [{{name: all, match: {{path: "/{{user}}"}}, upstream: app, limits: [{limits}], {more}}}]
 """
 
 
 def problems_of(file: Path, folder: Path) -> list[str]:
     """The errors of a bad file, without the file's name."""
     path = file
-    if file.name.startswith("limit-"):
+    if file.name.startswith(("limit-", "cache-")):
         path = folder / "gateway.yaml"
-        limits = "by-ip, by-user" + (", x" if "limits:\n  x:" in file.read_text() else "")
-        good = HERE / "good" / "limits.yaml"
-        path.write_text(GATEWAY.format(good=good, bad=file, limits=limits))
+        text = file.read_text()
+        limits = "by-ip, by-user" + (", x" if "limits:\n  x:" in text else "")
+        more = "cache: x" if "caches:\n  x:" in text else ""
+        path.write_text(GATEWAY.format(good=HERE / "good", bad=file, limits=limits, more=more))
     with pytest.raises(ConfigError) as raised:
         load(path, env={})
     found = [p for p in raised.value.problems if not p.warning]

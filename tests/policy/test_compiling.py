@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from proxy.core.cache.keys import space
+from proxy.core.cache.record import CacheTerms
 from proxy.core.fields import Fields
 from proxy.core.matching import Match
 from proxy.core.message import Outgoing, Reply
@@ -161,6 +163,92 @@ def test_limits_and_their_overrides(tmp_path: Path) -> None:
     assert (head.shadow, head.quota, head.cost_header) == (True, 10, "x-cost")
     assert (shared.base.quota, shared.base.window, shared.base.shadow) == (3, 1, True)
     assert plan.tally.name == "plan"
+
+
+CACHES = """
+caches:
+  users:
+    default_ttl: 1500ms
+    ttl: 1m
+    ttl_by_status: {404: 10s, 410: 1h}
+    stale_while_revalidate: 30s
+    stale_if_error: 1d
+    tags: ["user:{path.id}", é]
+    expose_tags: true
+    store_set_cookie: true
+    key: {query: {exclude: ["utm_*"]}, headers: [X-Plan, Accept], cookies: [theme]}
+    max_object: 2MiB
+    lock_timeout: 3s
+    max_waiters: 10
+    hit_for_miss: 5s
+    early_refresh: 0.5
+  pages: {key: {query: none}}
+"""
+
+CACHED = """
+policies: [limits.yaml]
+store: {cache: {memory: 1MiB, url: "redis://:s3cret@h1", blind: 3s}}
+upstreams: {app: {endpoints: ["http://one"], response_timeout: 7s}}
+routes:
+  - {name: user, match: {path: "/u/{id}"}, upstream: app, cache: users, invalidate: ["u:{path.id}"]}
+  - {name: page, match: {path: "/p/{id}"}, upstream: app, cache: pages}
+  - {name: rest, match: {path: "/{rest:path}"}, upstream: app}
+"""
+
+
+def test_caches_and_the_routes_that_use_them(tmp_path: Path) -> None:
+    compiled = snapshot(tmp_path, CACHED, CACHES)
+    user, page, rest = compiled.routes.values()
+    cache = user.cache
+    assert cache is compiled.caches["users"]
+    assert cache.terms == CacheTerms(
+        default_ttl=1500,
+        ttl=60_000,
+        ttl_by_status=((404, 10_000), (410, 3_600_000)),
+        stale_while_revalidate=30_000,
+        stale_if_error=86_400_000,
+        store_set_cookie=True,
+        keyed_cookies=frozenset({"theme"}),
+        keyed_headers=frozenset({"x-plan", "accept"}),
+    )
+    assert (cache.key.headers, cache.key.cookies) == (("accept", "x-plan"), ("theme",))
+    assert cache.key.keyed_query("utm_source=x&page=2") == "page=2"
+    assert [tag.fill({"id": "7"}) for tag in cache.tags] == ["user:7", "Ã©"]
+    assert (cache.expose_tags, cache.max_object, cache.max_waiters) == (True, 2**21, 10)
+    assert (cache.hit_for_miss, cache.early_refresh) == (5000, 0.5)
+    assert cache.tally.name == "users"
+    assert (user.lock_timeout, page.lock_timeout) == (3.0, 8.0)
+    assert [tag.text for tag in user.invalidate] == ["u:{path.id}"]
+    assert user.cache_space == space("users", "user") != page.cache_space
+    assert page.cache is not None
+    assert page.cache.key.keyed_query("page=2") is None
+    assert page.cache.terms == CacheTerms()
+    assert (rest.cache, rest.invalidate) == (None, ())
+
+
+def test_where_answers_are_kept(tmp_path: Path) -> None:
+    store = snapshot(tmp_path, CACHED, CACHES).store
+    assert (store.cache_memory, store.cache_blind) == (2**20, 3.0)
+    assert (store.url.kind, str(store.cache_url)) == ("memory", "redis://h1:6379")
+    assert "s3cret" not in repr(store)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("ttl: 1m", "ttl: 60s", True),
+        ("{query: none}", "{query: none, headers: []}", True),
+        ("s3cret", "another", True),
+        ("{query: none}", "{query: all}", False),
+        ("404: 10s", "404: 11s", False),
+        ("cache: pages", "cache: pages, invalidate: [a]", False),
+        ("blind: 3s", "blind: 4s", False),
+    ],
+)
+def test_the_hash_has_the_caches(old: str, new: str, same: bool, tmp_path: Path) -> None:
+    before = snapshot(tmp_path, CACHED, CACHES).hash
+    changed = snapshot(tmp_path, CACHED.replace(old, new), CACHES.replace(old, new))
+    assert (changed.hash == before) is same
 
 
 def spaces(compiled: Snapshot) -> list[str]:

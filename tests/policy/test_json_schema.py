@@ -23,6 +23,15 @@ BEYOND_A_SCHEMA = {
     "admin-token-bad",
     "admin-token-empty",
     "admin-token-missing",
+    "cache-defined-twice",
+    "cache-header-host",
+    "cache-header-of-the-connection",
+    "cache-header-twice",
+    "cache-lock-timeout-of-nothing",
+    "cache-max-object-of-nothing",
+    "cache-name-bad",
+    "cache-query-both",
+    "cache-status-never-stored",
     "capture-missing",
     "cidr-bad",
     "cidr-host-bits",
@@ -63,6 +72,9 @@ BEYOND_A_SCHEMA = {
     "probes-collision",
     "rewrite-unknown-capture",
     "rewrite-with-strip-prefix",
+    "route-cache-capture",
+    "route-cache-unknown",
+    "route-invalidate-capture",
     "route-limit-unknown",
     "route-name-reserved",
     "route-name-twice",
@@ -121,8 +133,9 @@ def test_the_schema_is_one(which: str) -> None:
     [
         ("config/gateway.yaml", "gateway"),
         ("config/demo.yaml", "gateway"),
-        ("config/demo-limits.yaml", "policies"),
+        ("config/demo-policies.yaml", "policies"),
         ("policies/limits.yaml", "policies"),
+        ("policies/caches.yaml", "policies"),
     ],
 )
 def test_shipped_files_are_accepted(file: str, which: str) -> None:
@@ -134,7 +147,7 @@ def test_bad_files_are_flagged(file: Path) -> None:
     document = as_editors_see_it(file)
     if document is None:
         return  # no YAML: the editor says so without a schema
-    which = "policies" if file.name.startswith("limit-") else "gateway"
+    which = "policies" if file.name.startswith(("limit-", "cache-")) else "gateway"
     assert bool(flaws(which, document)) is (file.stem not in BEYOND_A_SCHEMA)
 
 
@@ -184,7 +197,7 @@ def test_editors_are_told_what_keys_are_for() -> None:
 def test_check_prints_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
     assert check(ROOT / "config" / "demo.yaml") == 0
     out = capsys.readouterr().out
-    assert out == f"{ROOT}/config/demo.yaml: ok (2 routes, 1 upstream, 1 limit)\n"
+    assert out == f"{ROOT}/config/demo.yaml: ok (3 routes, 1 upstream, 1 limit, 1 cache)\n"
 
 
 def test_check_prints_warnings_and_still_succeeds(
@@ -195,7 +208,7 @@ def test_check_prints_warnings_and_still_succeeds(
     assert check(path) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{path}:1:1: routes: warning: no routes: every request is answered 404",
-        f"{path}: ok (0 routes, 0 upstreams, 0 limits)",
+        f"{path}: ok (0 routes, 0 upstreams, 0 limits, 0 caches)",
     ]
 
 

@@ -112,6 +112,8 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
     store = draft.store.section
     assert (store.url, store.prefix, store.timeout) == (MEMORY, "sg", 0.05)
     assert (store.on_failure, store.tls) == ("local", None)
+    kept = store.cache
+    assert (kept.memory, kept.url, kept.blind) == (64 * 2**20, None, 10)
     app = draft.upstreams["app"].section
     assert (app.balance, app.host_header) == ("round_robin", "preserve")
     assert (app.connect_timeout, app.response_timeout, app.read_timeout) == (1, 10, 30)
@@ -264,6 +266,20 @@ def test_warnings(text: str, warning: str, tmp_path: Path) -> None:
     assert warning in warnings(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("cache", "told"), [("", True), (", cache: pages", False)], ids=["without", "with a cache"]
+)
+def test_charging_misses_without_a_cache(cache: str, told: bool, tmp_path: Path) -> None:
+    policies = "limits: {x: {rate: 1/s, key: [ip], charge: miss}}\ncaches: {pages: {}}\n"
+    write(tmp_path, "x.yaml", policies)
+    routes = ROUTES.replace("upstream: app", f"upstream: app, limits: [x]{cache}")
+    message = (
+        "x.yaml:1:44: limits.x.charge: warning: "
+        "is as good as request: no route that uses this limit has a cache"
+    )
+    assert (message in warnings(tmp_path, f"policies: [x.yaml]\n{APP}{routes}")) is told
+
+
 def test_warnings_of_limits(tmp_path: Path) -> None:
     write(
         tmp_path,
@@ -280,6 +296,101 @@ def test_warnings_of_limits(tmp_path: Path) -> None:
         ),
         "limits.yaml:3:3: limits.idle: warning: no route uses this limit",
     ]
+
+
+def test_the_defaults_of_a_cache_are_those_of_the_contract(tmp_path: Path) -> None:
+    write(tmp_path, "caches.yaml", "caches: {pages: {}}\n")
+    routes = ROUTES.replace("upstream: app", "upstream: app, cache: pages")
+    found = loaded(tmp_path, f"policies: [caches.yaml]\n{APP}{routes}")
+    assert found.warnings == []
+    cache = found.draft.caches["pages"].section
+    assert (cache.default_ttl, cache.ttl, cache.ttl_by_status) == (0, None, {})
+    assert (cache.stale_while_revalidate, cache.stale_if_error) == (0, 0)
+    assert (cache.tags, cache.expose_tags, cache.store_set_cookie) == ([], False, False)
+    assert (cache.key.query.exclude, cache.key.headers, cache.key.cookies) == ([], [], [])
+    assert (cache.max_object, cache.lock_timeout, cache.max_waiters) == (2**20, None, 1000)
+    assert (cache.hit_for_miss, cache.early_refresh) == (10, 1.0)
+    route = found.draft.routes[0].section
+    assert (route.cache, route.invalidate) == ("pages", [])
+
+
+def caching(
+    policy: str, route: str = "cache: x", *, store: str = "{}", methods: str = "methods: [GET]"
+) -> tuple[str, str]:
+    """A policy file with this cache x, and a gateway file with this route."""
+    routes = ROUTES.replace("upstream: app", f"upstream: app, {route}")
+    routes = routes.replace('path}"', f'path}}", {methods}')
+    gateway = f"policies: [caches.yaml]\nstore: {store}\n{APP}{routes}"
+    return f"caches:\n  x: {policy}\n", gateway
+
+
+@pytest.mark.parametrize(
+    ("files", "warning"),
+    [
+        (
+            caching("{}", "limits: []"),
+            "caches.yaml:2:3: caches.x: warning: no route uses this cache",
+        ),
+        (
+            caching("{ttl: 1m, default_ttl: 1s}"),
+            (
+                "caches.yaml:2:29: caches.x.default_ttl: warning: "
+                "has no effect beside ttl, which stands for everything"
+            ),
+        ),
+        (
+            caching("{max_waiters: 0, lock_timeout: 1s}"),
+            "caches.yaml:2:37: caches.x.lock_timeout: warning: has no use while max_waiters is 0",
+        ),
+        (
+            caching("{max_object: 65MiB}"),
+            (
+                "caches.yaml:2:19: caches.x.max_object: warning: "
+                "is more than the whole of store.cache.memory"
+            ),
+        ),
+        (
+            caching("{key: {headers: [X-Request-Id]}}"),
+            (
+                "caches.yaml:2:23: caches.x.key.headers[0]: warning: "
+                "X-Request-Id is another in every request: nothing would ever be found"
+            ),
+        ),
+        (
+            caching("{key: {headers: [cookie], cookies: [theme]}}"),
+            (
+                "caches.yaml:2:41: caches.x.key.cookies: warning: "
+                "has no effect beside the header Cookie, which is all of them"
+            ),
+        ),
+        (
+            caching("{}", store="{cache: {blind: 5s}}"),
+            "gateway.yaml:2:24: store.cache.blind: warning: has no effect with memory://",
+        ),
+        (
+            caching("{}", store="{url: redis://h, cache: {url: memory://, blind: 5s}}"),
+            "gateway.yaml:2:56: store.cache.blind: warning: has no effect with memory://",
+        ),
+        (
+            caching("{}", "cache: x", methods="methods: [POST, PUT]"),
+            (
+                "gateway.yaml:4:97: routes[0].cache: warning: "
+                "has no use: match.methods has no GET, and nothing else is stored"
+            ),
+        ),
+        (
+            caching("{}", "cache: x, invalidate: [all]", methods="methods: [GET, SEARCH]"),
+            (
+                "gateway.yaml:4:114: routes[0].invalidate: warning: "
+                "has no use: match.methods has only safe methods"
+            ),
+        ),
+    ],
+)
+def test_warnings_of_caches(files: tuple[str, str], warning: str, tmp_path: Path) -> None:
+    policies, gateway = files
+    write(tmp_path, "caches.yaml", policies)
+    assert warning in warnings(tmp_path, gateway)
 
 
 @pytest.mark.parametrize(
@@ -447,6 +558,15 @@ def test_a_cluster_notes_its_round_trips(tmp_path: Path) -> None:
             "are asked in up to 2 round trips on a Redis Cluster: one and two have different keys",
         )
     ]
+
+
+def test_cached_objects_elsewhere_need_prefix_and_timeout(tmp_path: Path) -> None:
+    write(tmp_path, "limits.yaml", THREE)
+    store = "{timeout: 1s, prefix: a, on_failure: deny, cache: {url: 'redis://:s@h', blind: 1s}}"
+    text = REDIS.replace("{workers: 4}", "{}").replace('{url: "$URL"}', store)
+    found = loaded(tmp_path, text)
+    assert [w.path for w in found.warnings] == ["store.on_failure", "limits.two.on_store_failure"]
+    assert str(found.draft.store.section.cache.url) == "redis://h:6379"
 
 
 def test_what_memory_does_not_use_is_a_warning(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ Every check notes what it finds and goes on. A field that could not be read is s
 its error stands already.
 """
 
-from proxy.policy.checks import limits, routes, server, store, upstreams
+from proxy.policy.checks import caches, limits, routes, server, store, upstreams
 from proxy.policy.draft import Draft
 
 
@@ -14,4 +14,5 @@ def check_draft(draft: Draft) -> None:
     store.check(draft)
     upstreams.check(draft)
     limits.check(draft)
+    caches.check(draft)
     routes.check(draft)

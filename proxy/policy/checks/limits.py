@@ -27,6 +27,14 @@ def check(draft: Draft) -> None:
         for name, part in draft.limits.items():
             if name not in used:
                 part.warn("no route uses this limit")
+            elif part.has("charge") and part.section.charge == "miss":
+                _check_misses(draft, name, part)
+
+
+def _check_misses(draft: Draft, name: str, part: Part[LimitSection]) -> None:
+    users = [route for route in draft.routes if name in route.section.limits]
+    if all(route.has("cache") and route.section.cache is None for route in users):
+        part.warn("is as good as request: no route that uses this limit has a cache", "charge")
 
 
 def _check_key(part: Part[LimitSection]) -> None:

@@ -4,23 +4,26 @@ from proxy.policy.checks.tls import check_client
 from proxy.policy.draft import Draft
 from proxy.policy.problem import listing
 
-_SHARED_ONLY = ("prefix", "timeout", "on_failure")
+_NO_EFFECT = "has no effect with memory://"
 
 
 def check(draft: Draft) -> None:
-    """Everything that depends on where limits count."""
+    """Everything that depends on where limits count and answers are kept."""
     part = draft.store
-    if not part.has("url"):
+    if not part.has("url", "cache"):
         return
     url = part.section.url
+    cached = part.section.cache.url or url
     if part.has("tls") and part.section.tls is not None:
         check_client(
             draft,
             part,
             part.section.tls,
-            spoken=url.tls,
+            spoken=url.tls or cached.tls,
             otherwise=f"{url} does not speak TLS; rediss:// does",
         )
+    if cached.kind == "memory" and part.is_given("cache", "blind"):
+        part.warn(_NO_EFFECT, "cache", "blind")
     if url.kind != "memory":
         if url.kind == "cluster":
             _note_round_trips(draft)
@@ -30,12 +33,13 @@ def check(draft: Draft) -> None:
         server.error(
             "more than 1 needs a Redis store; memory:// counts within one process", "workers"
         )
-    for key in _SHARED_ONLY:
+    shared = cached.kind != "memory"  # then limits alone do not need them
+    for key in ("on_failure",) if shared else ("prefix", "timeout", "on_failure"):
         if part.is_given(key):
-            part.warn("has no effect with memory://", key)
+            part.warn(_NO_EFFECT, key)
     for limit in draft.limits.values():
         if limit.is_given("on_store_failure"):
-            limit.warn("has no effect with memory://", "on_store_failure")
+            limit.warn(_NO_EFFECT, "on_store_failure")
 
 
 def _note_round_trips(draft: Draft) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from proxy.policy.models.caches import CacheSection
 from proxy.policy.models.leaves import FilePath, OneOrMany, Section, absent
 from proxy.policy.models.limits import LimitSection
 from proxy.policy.models.routes import RouteSection
@@ -22,7 +23,7 @@ class GatewayFile(Section):
     admin: AdminSection = absent(AdminSection)
     """The admin API."""
     store: StoreSection = absent(StoreSection)
-    """Where limits count."""
+    """Where limits count and answers are kept."""
     policies: Annotated[list[FilePath], OneOrMany()] = Field(
         default_factory=lambda: ["../policies"]
     )
@@ -34,7 +35,9 @@ class GatewayFile(Section):
 
 
 class PolicyFile(Section):
-    """A policy file: named limits. A name is defined once over all files."""
+    """A policy file: named limits and caches. A name is defined once over all files."""
 
     limits: dict[str, LimitSection] = Field(default_factory=dict)
     """Limits by name."""
+    caches: dict[str, CacheSection] = Field(default_factory=dict)
+    """Caches by name."""

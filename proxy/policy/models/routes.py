@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from proxy.core.matching import PathPattern, Rewrite, RouteMatch
+from proxy.policy.models.caches import Tag
 from proxy.policy.models.leaves import HeaderName, HeaderValue, Section, Text, items, name, text
 
 _ANY_PATH = PathPattern.parse("/{rest:path}")
@@ -119,6 +120,10 @@ class RouteSection(Section):
     """A new path, with {name} for the captures of match.path."""
     limits: list[Text] = items([])
     """Names of limits from the policy files."""
+    cache: Text | None = None
+    """The name of a cache from the policy files."""
+    invalidate: list[Tag] = items([])
+    """Tags purged after a 2xx or 3xx answer to an unsafe method, such as ["user:{path.id}"]."""
     request_headers: HeaderEditsSection | None = None
     """Changes to the request before it goes upstream."""
     response_headers: HeaderEditsSection | None = None

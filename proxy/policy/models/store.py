@@ -1,4 +1,4 @@
-"""`store`: where limits count, and what they do when it is in trouble."""
+"""`store`: where limits count and answers are kept, and what becomes of them in trouble."""
 
 import re
 from typing import Annotated, Literal
@@ -7,9 +7,12 @@ from proxy.core.store_urls import StoreUrl, read_store_url
 from proxy.policy.models.leaves import (
     Boolean,
     Choice,
+    Duration,
     FilePath,
     Section,
+    Size,
     Timeout,
+    absent,
     default,
     text,
 )
@@ -25,6 +28,17 @@ def _prefix(value: str) -> str:
     return value
 
 
+Url = Annotated[
+    StoreUrl,
+    text(
+        "a URL",
+        read_store_url,
+        type="string",
+        pattern="^(memory://|rediss?(\\+sentinel|\\+cluster)?://.+|unix://.+)$",
+    ),
+]
+
+
 class StoreTlsSection(Section):
     """How the gateway speaks TLS with a rediss:// store."""
 
@@ -38,18 +52,21 @@ class StoreTlsSection(Section):
     """Whether the store must prove who it is."""
 
 
-class StoreSection(Section):
-    """Where limits count."""
+class StoreCacheSection(Section):
+    """Where answers are kept."""
 
-    url: Annotated[
-        StoreUrl,
-        text(
-            "a URL",
-            read_store_url,
-            type="string",
-            pattern="^(memory://|rediss?(\\+sentinel|\\+cluster)?://.+|unix://.+)$",
-        ),
-    ] = default("memory://")
+    memory: Size = default("64MiB")
+    """The most that each process keeps of them in memory."""
+    url: Url | None = None
+    """Another server for them; store.url where left out. memory:// shares none."""
+    blind: Duration = default("10s")
+    """How long a process answers from its memory while it cannot hear of purges."""
+
+
+class StoreSection(Section):
+    """Where limits count and answers are kept."""
+
+    url: Url = default("memory://")
     """memory:// counts within this process; redis://, rediss://, unix://, redis+sentinel:// and
     redis+cluster:// share the counts."""
     prefix: Annotated[str, text("text", _prefix, type="string")] = default("sg")
@@ -61,3 +78,5 @@ class StoreSection(Section):
     answers 503."""
     tls: StoreTlsSection | None = None
     """TLS towards a rediss:// store."""
+    cache: StoreCacheSection = absent(StoreCacheSection)
+    """Where answers are kept."""
