@@ -13,10 +13,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from proxy import __version__, logs
 from proxy.admin.app import AdminListeners
+from proxy.admin.stored import described
 from proxy.core.cache.keys import CacheKeyRule
 from proxy.edge.server import Front, Listener, open_given, open_listener, server_tls
 from proxy.edge.upstream.client import HttpUpstream
@@ -31,7 +32,7 @@ from proxy.stages.cache import Caching, Purger
 from proxy.store.breaker import IN_A_ROW, Breaker
 from proxy.store.guard import GuardedLimits
 from proxy.store.memory.limits import MemoryLimits
-from proxy.store.ports import LimitStore
+from proxy.store.ports import LimitStore, Purge
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road
 from proxy.store.redis.road_port import Road
@@ -178,6 +179,23 @@ class Gateway:
         if not self._listeners:
             return False, {"reason": "starting"}
         return True, self._counting.trouble()
+
+    async def purge(self, purge: Purge, selector: str, number: int) -> None:
+        await self.apply_purge(purge)
+        counts = self.metrics.purges
+        counts[selector] = counts.get(selector, 0) + number
+
+    async def apply_purge(self, purge: Purge) -> None:
+        """Purges without counting it: who passes it on to several processes counts it once."""
+        assert self._caching is not None
+        await self._caching.purge(purge)
+
+    async def stored_under(self, key: bytes) -> list[dict[str, Any]]:
+        caching = self._caching
+        return [] if caching is None else described(caching.memory.get(key), caching.clock())
+
+    def cache_status(self) -> dict[str, object]:
+        return {} if self._caching is None else self._caching.status()
 
     def store_status(self) -> dict[str, object]:
         return self._counting.status()

@@ -125,9 +125,9 @@ class LimitTally(Tally):
 
 
 class CacheTally(Tally):
-    """One cache's requests, by what came of them."""
+    """One cache's requests, by what came of them, and why answers were not stored."""
 
-    __slots__ = ("bypass", "collapsed", "hit", "miss", "revalidated", "stale")
+    __slots__ = ("bypass", "collapsed", "hit", "miss", "not_stored", "revalidated", "stale")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -137,6 +137,8 @@ class CacheTally(Tally):
         self.revalidated = 0
         self.collapsed = 0
         self.bypass = 0
+        self.not_stored: dict[str, int] = {}
+        """By `NotStored.reason`."""
 
 
 class UpstreamTally(Tally):

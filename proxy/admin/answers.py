@@ -59,15 +59,15 @@ def json_response(document: object, status: int = 200) -> web.Response:
     return web.Response(status=status, body=body, content_type="application/json")
 
 
-async def read_json(request: web.Request) -> Any:
-    """The request's JSON; None for an empty body. Raises Refusal 400."""
+async def read_json(request: web.Request, refuse: int = 400) -> Any:
+    """The request's JSON; None for an empty body. Raises Refusal with the status `refuse`."""
     raw = await request.read()
     if not raw:
         return None
     try:
         return json.loads(raw, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise Refusal(400, "the body is not JSON") from None
+        raise Refusal(refuse, "the body is not JSON") from None
 
 
 def _refuse_constant(text: str) -> None:

@@ -16,6 +16,7 @@ from proxy.admin.answers import Refusal, json_response, read_json
 from proxy.admin.control import Control
 from proxy.admin.explain import explain
 from proxy.admin.guard import guard, tell_errors
+from proxy.admin.purge import read_purge
 from proxy.admin.question import read_question
 from proxy.admin.status import status
 from proxy.exposition import render
@@ -38,6 +39,7 @@ def make_admin_app(control: Control, admin: AdminPlan) -> web.Application:
     app.router.add_get("/status", calls.status)
     app.router.add_get("/limits/{name}", calls.show_limit)
     app.router.add_delete("/limits/{name}", calls.reset_limit)
+    app.router.add_post("/cache/purge", calls.purge)
     app.router.add_post("/config/reload", calls.reload)
     app.router.add_post("/explain", calls.explain)
     return app
@@ -118,6 +120,13 @@ class _Calls:
         await limits.reset(plan, asked, self._control.limit_store)
         return web.Response(status=204)
 
+    async def purge(self, request: web.Request) -> web.Response:
+        snapshot = self._snapshot()
+        document = await read_json(request, refuse=422)
+        asked = read_purge(document, snapshot.cache_rules)
+        await self._control.purge(*asked)
+        return json_response({"purged": asked.number})
+
     async def reload(self, request: web.Request) -> web.Response:
         if await read_json(request) not in (None, {}):
             raise Refusal(422, "a reload takes nothing: send an empty body or {}")
@@ -130,7 +139,10 @@ class _Calls:
     async def explain(self, request: web.Request) -> web.Response:
         snapshot = self._snapshot()
         question = read_question(await read_json(request))
-        return json_response(await explain(snapshot, *question, self._control.limit_store))
+        control = self._control
+        return json_response(
+            await explain(snapshot, *question, control.limit_store, control.stored_under)
+        )
 
     def _snapshot(self) -> Snapshot:
         snapshot = self._control.snapshot()

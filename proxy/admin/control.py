@@ -1,10 +1,10 @@
 """What the admin application asks of the gateway that it serves."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import Snapshot
-from proxy.store.ports import LimitStore
+from proxy.store.ports import LimitStore, Purge
 
 
 class Control(Protocol):
@@ -33,6 +33,16 @@ class Control(Protocol):
 
     async def reload(self) -> list[str]:
         """Reads the YAML again; empty if it is in use now, else the errors, and nothing changed."""
+
+    async def purge(self, purge: Purge, selector: str, number: int) -> None:
+        """Purges stored answers, in every process; counted as so many selectors of a kind (one of
+        `metrics.SELECTORS`). Raises StoreError where it is not certain that all will hear of it."""
+
+    async def stored_under(self, key: bytes) -> list[dict[str, Any]]:
+        """What a process has in memory under a cache key (`admin.stored.described`)."""
+
+    def cache_status(self) -> dict[str, object]:
+        """How much is stored, and how the store for it is."""
 
     def store_status(self) -> dict[str, object]:
         """`kind`, `healthy`, and the store's figures."""

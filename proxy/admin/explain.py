@@ -11,10 +11,13 @@ so of those only a short hash is shown: enough to see whether two requests share
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from proxy.admin.stored import text
+from proxy.core.cache.keys import primary
+from proxy.core.cache.tags import filled
 from proxy.core.fields import Fields
 from proxy.core.http1.request import HeadError, RequestHead, parse_request_head
 from proxy.core.message import Outgoing, Reply, UpstreamError
@@ -29,6 +32,7 @@ from proxy.stages.upstream import outgoing
 from proxy.store.ports import LimitStore
 
 Headers = Sequence[tuple[str, str]]
+StoredUnder = Callable[[bytes], Awaitable[list[dict[str, Any]]]]
 
 
 async def explain(
@@ -38,13 +42,15 @@ async def explain(
     headers: Headers,
     ip: str,
     store: LimitStore | None,
+    stored: StoredUnder | None = None,
 ) -> dict[str, Any]:
     """`{route, upstream_url, client_ip, limits, cache, breaker, idempotency}`, and `answer`
     where the gateway would answer itself.
 
     Texts are wire text. `ip` is the peer's address, or "unix"; a trusted peer's chain is read. A
     request without Host asks for localhost. Of an upstream with several endpoints the URL names
-    the first. Without a `store` the limits' `allowed` and `remaining` are None.
+    the first. Without a `store` the limits' `allowed` and `remaining` are None. `stored` tells
+    what is stored under a cache key, where a gateway runs: a further member of `cache`.
     """
     said: dict[str, Any] = {
         "route": None,
@@ -68,6 +74,7 @@ async def explain(
     said["route"] = ex.route.name
     said["upstream_url"] = _url(snapshot.upstreams[ex.route.upstream.name], outgoing(ex).target)
     said["limits"] = await _limits(ex, ex.route, store)
+    said["cache"] = await _cache(ex, ex.route, stored)
     return said
 
 
@@ -136,6 +143,23 @@ def _limit(
     }
 
 
+async def _cache(
+    ex: Exchange, plan: RoutePlan, stored: StoredUnder | None
+) -> dict[str, Any] | None:
+    """Under what an answer is filed, and the tags that the policy gives it; the origin may give
+    it more. None where the cache is not looked into."""
+    cache = plan.cache
+    if cache is None or ex.method not in ("GET", "HEAD"):
+        return None
+    key = primary(cache.key, plan.cache_space, ex)
+    said: dict[str, Any] = {
+        "name": cache.name,
+        "key": key.hex(),
+        "tags": [text(tag) for tag in filled(cache.tags, ex.captures)],
+    }
+    return said if stored is None else said | {"stored": await stored(key)}
+
+
 def render(said: dict[str, Any]) -> str:
     """An explanation for a person, a fact per line."""
     lines = [f"client    {said['client_ip']}"]
@@ -149,6 +173,9 @@ def render(said: dict[str, Any]) -> str:
             would = "would pass" if limit["allowed"] else "would be refused"
             stands += f"; {would}, {limit['remaining']} left"
         lines.append(stands)
+    if (cache := said["cache"]) is not None:
+        tags = f"; tags {', '.join(cache['tags'])}" if cache["tags"] else ""
+        lines.append(f"cache     {cache['name']}: key {cache['key']}{tags}")
     if (answer := said.get("answer")) is not None:
         detail = f": {answer['detail']}" if "detail" in answer else ""
         allow = f" Allow: {answer['allow']}" if "allow" in answer else ""

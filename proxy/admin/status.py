@@ -2,8 +2,8 @@
 
 from proxy import __version__
 from proxy.admin.control import Control
-from proxy.metrics import DECISIONS
-from proxy.policy.snapshot import LimitPlan, RoutePlan, Snapshot
+from proxy.metrics import DECISIONS, OUTCOMES
+from proxy.policy.snapshot import CachePlan, LimitPlan, RoutePlan, Snapshot
 
 
 def status(control: Control, snapshot: Snapshot, now: float) -> dict[str, object]:
@@ -19,6 +19,8 @@ def status(control: Control, snapshot: Snapshot, now: float) -> dict[str, object
         "routes": [_route(plan) for plan in snapshot.routes.values()],
         "unrouted": _requests(control.metrics.no_route.requests),
         "limits": [_limit(plan) for plan in snapshot.limits.values()],
+        "cache": control.cache_status() | {"purges": dict(control.metrics.purges)},
+        "caches": [_cache(plan, snapshot) for plan in snapshot.caches.values()],
         "upstreams": control.upstream_status(),
     }
 
@@ -28,6 +30,7 @@ def _route(plan: RoutePlan) -> dict[str, object]:
         "name": plan.name,
         "upstream": plan.upstream.name,
         "limits": [limit.name for limit in plan.limits],
+        "cache": None if plan.cache is None else plan.cache.name,
         **_requests(plan.tally.requests),
     }
 
@@ -49,4 +52,15 @@ def _limit(plan: LimitPlan) -> dict[str, object]:
         "overrides": len(plan.overrides),
         **figures,
         "overflow": plan.tally.overflow,
+    }
+
+
+def _cache(plan: CachePlan, snapshot: Snapshot) -> dict[str, object]:
+    figures: dict[str, object] = {name: getattr(plan.tally, name) for name in OUTCOMES}
+    return {
+        "name": plan.name,
+        "routes": [route.name for route in snapshot.routes.values() if route.cache is plan],
+        "tags": [tag.text for tag in plan.tags],
+        **figures,
+        "not_stored": dict(sorted(plan.tally.not_stored.items())),
     }

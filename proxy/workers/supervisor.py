@@ -28,12 +28,13 @@ from proxy.policy.problem import ConfigError
 from proxy.policy.reload import Watcher
 from proxy.policy.snapshot import Snapshot, UpstreamPlan
 from proxy.policy.sources import KeptSources
-from proxy.store.ports import LimitStore, StoreError
+from proxy.store.ports import LimitStore, Purge, StoreError
 from proxy.workers.channel import Lost, Refused
 from proxy.workers.limits import FleetLimits
 from proxy.workers.merging import merged
 from proxy.workers.ports import Port
 from proxy.workers.post import Post
+from proxy.workers.purges import purge as pass_on
 
 POLL_SECONDS: Final = 1.0
 FIGURES_SECONDS: Final = 1.0
@@ -108,6 +109,11 @@ class Supervisor:
     def store_status(self) -> dict[str, object]:
         told = [figures["store"] for figures in self._figures()]
         status: dict[str, object] = merged(told) if told else {"healthy": False}
+        return status
+
+    def cache_status(self) -> dict[str, object]:
+        told = [figures["cache"] for figures in self._figures()]
+        status: dict[str, object] = merged(told) if told else {}
         return status
 
     def upstream_status(self) -> list[dict[str, object]]:
@@ -188,6 +194,24 @@ class Supervisor:
                 raise StoreError("timeout", "a worker did not answer")
             if isinstance(error, BaseException):
                 raise StoreError("down", str(error))
+
+    async def purge(self, purge: Purge, selector: str, number: int) -> None:
+        assert self._snapshot is not None
+        shared = self._snapshot.store.cache_at.kind != "memory"
+        await pass_on(self._posts, purge, shared=shared)
+        counts = self._own.purges
+        counts[selector] = counts.get(selector, 0) + number
+
+    async def stored_under(self, key: bytes) -> list[dict[str, Any]]:
+        for post in self._posts:
+            if post.ready:
+                try:
+                    stored = await post.ask("stored", FIGURES_SECONDS, key=key.hex())
+                except (Lost, Refused, TimeoutError):
+                    continue
+                if stored:
+                    return list(stored)
+        return []
 
     # Live: what a snapshot is bound to. Upstreams are the workers' business.
 

@@ -7,6 +7,8 @@ FD is its end of the channel, inherited with the sockets it accepts on. What it 
     commit, abort                      put it in use, forget it
     figures                            → metrics, connections, status, readiness
     reset    {space, key}              forget a limit's key
+    purge    {tags, prefix, soft}      purge stored answers
+    stored   {key}                     → what is stored under a cache key
     drain                              finish and let go of all                → the last figures
 
 It takes no orders from signals: those of a terminal or of an init system reach the supervisor as
@@ -26,8 +28,9 @@ from proxy.loops import loop_factory
 from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError
 from proxy.policy.sources import GivenSources
-from proxy.store.ports import StoreError
+from proxy.store.ports import Purge, StoreError
 from proxy.workers.channel import Channel, Refused
+from proxy.workers.purges import unpacked
 
 
 class Worker:
@@ -55,6 +58,10 @@ class Worker:
                 return _figures(gateway)
             case "reset":
                 await _reset(gateway, order["space"], bytes.fromhex(order["key"]))
+            case "purge":
+                await _purge(gateway, unpacked(order))
+            case "stored":
+                return await gateway.stored_under(bytes.fromhex(order["key"]))
             case "drain":
                 await self.stop()
                 return _figures(gateway)
@@ -102,6 +109,13 @@ async def _reset(gateway: Gateway, space: str, key: bytes) -> None:
         raise Refused(f"{error.reason}: {error.detail}") from error
 
 
+async def _purge(gateway: Gateway, purge: Purge) -> None:
+    try:
+        await gateway.apply_purge(purge)
+    except StoreError as error:
+        raise Refused(f"{error.reason}: {error.detail}") from error
+
+
 def _figures(gateway: Gateway) -> dict[str, Any]:
     ready, detail = gateway.readiness()
     return {
@@ -109,6 +123,7 @@ def _figures(gateway: Gateway) -> dict[str, Any]:
         "connections": gateway.connections(),
         "upstreams": gateway.upstream_status(),
         "store": gateway.store_status(),
+        "cache": gateway.cache_status(),
         "ready": ready,
         "detail": detail,
     }

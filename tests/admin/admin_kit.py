@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from proxy.admin.control import Control
+from proxy.admin.stored import described
 from proxy.core.message import Outgoing, Reply
 from proxy.metrics import Metrics
 from proxy.policy.compile import load_snapshot
 from proxy.policy.snapshot import AdminPlan, Listen, Snapshot, UpstreamPlan
+from proxy.store.memory.cache import Shelf
 from proxy.store.memory.limits import MemoryLimits
-from proxy.store.ports import Charge
+from proxy.store.ports import Charge, Purge, StoreError
 
 TOKEN = "t0k3n-do-not-tell"
 SECOND = 1_000_000
@@ -23,10 +26,13 @@ policies: [limits.yaml]
 upstreams:
   users: {endpoints: ["http://127.0.0.1:9001"]}
 routes:
-  - {name: users-read, match: {path: "/users/{id}"}, upstream: users, limits: [per-key, whole]}
+  - {name: users-read, match: {path: "/users/{id}"}, upstream: users, limits: [per-key, whole],
+     cache: users}
   - {name: other, match: {path: "/other"}, upstream: users, limits: [by-address]}
 """
 LIMITS = """
+caches:
+  users: {tags: ["user:{path.id}"]}
 limits:
   per-key:
     algorithm: fixed_window
@@ -68,6 +74,9 @@ class Gateway:
         self.ready: tuple[bool, dict[str, object]] = (True, {"store": "memory"})
         self.reload_errors: list[str] = []
         self.reloads = 0
+        self.shelves: dict[bytes, Shelf] = {}
+        self.purges: list[Purge] = []
+        self.purge_trouble: StoreError | None = None
 
     def load(self, folder: Path) -> None:
         """Reads the configuration above."""
@@ -96,6 +105,18 @@ class Gateway:
     async def reload(self) -> list[str]:
         self.reloads += 1
         return self.reload_errors
+
+    async def purge(self, purge: Purge, selector: str, number: int) -> None:
+        if self.purge_trouble is not None:
+            raise self.purge_trouble
+        self.purges.append(purge)
+        self.metrics.purges[selector] = number
+
+    async def stored_under(self, key: bytes) -> list[dict[str, Any]]:
+        return described(self.shelves.get(key, ()), self.now // 1000)
+
+    def cache_status(self) -> dict[str, object]:
+        return {"entries": 7, "bytes": 4096}
 
     def store_status(self) -> dict[str, object]:
         return {"kind": "memory", "healthy": True, "keys": len(self.limit_store)}

@@ -15,6 +15,10 @@ from yarl import URL
 from proxy import __version__
 from proxy.admin.answers import Refusal
 from proxy.admin.question import read_question
+from proxy.core.cache import storing
+from proxy.core.cache.record import CacheTerms, Stored
+from proxy.core.fields import Fields
+from proxy.store.memory.cache import Held
 
 Client = TestClient[web.Request, web.Application]
 
@@ -97,6 +101,10 @@ async def test_status(admin: Client, gateway: Gateway, tmp_path: Path) -> None:
     tally.count("POST", 200, 0.01)
     gateway.metrics.no_route.count("GET", 404, 0.01)
     gateway.metrics.limit("by-address").shadow_denied += 3
+    cache = gateway.metrics.cache("users")
+    cache.hit, cache.miss = 5, 2
+    cache.not_stored |= {"private": 1, "no-store": 1}
+    gateway.metrics.purges["tag"] = 2
     await gateway.charge("per-key", "a", "users-read")
     document = await (await admin.get("/status")).json()
     assert document.pop("uptime_s") > 0
@@ -114,6 +122,7 @@ async def test_status(admin: Client, gateway: Gateway, tmp_path: Path) -> None:
                 "name": "users-read",
                 "upstream": "users",
                 "limits": ["per-key", "whole"],
+                "cache": "users",
                 "requests": 3,
                 "statuses": {"200": 2, "429": 1},
             },
@@ -121,6 +130,7 @@ async def test_status(admin: Client, gateway: Gateway, tmp_path: Path) -> None:
                 "name": "other",
                 "upstream": "users",
                 "limits": ["by-address"],
+                "cache": None,
                 "requests": 0,
                 "statuses": {},
             },
@@ -130,6 +140,21 @@ async def test_status(admin: Client, gateway: Gateway, tmp_path: Path) -> None:
             limit("per-key", ["header:X-Api-Key|ip", "route"], overrides=2),
             limit("whole", ["global"]),
             limit("by-address", ["ip"], mode="shadow", shadow_denied=3),
+        ],
+        "cache": {"entries": 7, "bytes": 4096, "purges": {"tag": 2}},
+        "caches": [
+            {
+                "name": "users",
+                "routes": ["users-read"],
+                "tags": ["user:{path.id}"],
+                "hit": 5,
+                "miss": 2,
+                "stale": 0,
+                "revalidated": 0,
+                "collapsed": 0,
+                "bypass": 0,
+                "not_stored": {"no-store": 1, "private": 1},
+            }
         ],
         "upstreams": [{"name": "users", "in_flight": 2, "connections": 3, "waiting": 1}],
     }
@@ -425,3 +450,34 @@ async def test_explain_answers_and_counts_nothing(admin: Client, gateway: Gatewa
             ("per-key", 7),
             ("whole", 10),
         ]
+
+
+async def test_explain_tells_what_is_stored_but_not_what_it_says(
+    admin: Client, gateway: Gateway
+) -> None:
+    question = {"method": "GET", "target": "/users/7"}
+    said = await (await admin.post("/explain", json=question)).json()
+    assert said["cache"]["stored"] == []
+    now = gateway.now // 1000
+    head = Fields([("Cache-Control", "max-age=60"), ("Vary", "X-Token"), ("X-Secret", "s3cret")])
+    request = Fields([("X-Token", "t0ken")])
+    stored = storing.judge(
+        "GET", request, 200, "OK", head, CacheTerms(), now - 5000, now - 4500, length=4
+    )
+    assert isinstance(stored, Stored)
+    stored.tags = ("user:7", "Ã©", "\0path:0")
+    held = Held(stored, b"body", (), "/users/7", 0, stored.lines)
+    gateway.shelves[bytes.fromhex(said["cache"]["key"])] = (held,)
+    answer = await admin.post("/explain", json=question)
+    assert (await answer.json())["cache"]["stored"] == [
+        {
+            "status": 200,
+            "vary": ["x-token"],
+            "age_s": 5,
+            "fresh_s": 55,
+            "bytes": held.size,
+            "tags": ["user:7", "é"],
+        }
+    ]
+    assert "s3cret" not in await answer.text()
+    assert "t0ken" not in await answer.text()

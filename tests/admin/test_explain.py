@@ -31,6 +31,7 @@ routes:
     upstream: users
     rewrite: "/v2/users/{id}"
     limits: [per-key, costly, whole-service]
+    cache: users
   - name: local
     match: {path: "/local/{rest:path}"}
     upstream: socket
@@ -38,6 +39,10 @@ routes:
 """
 
 LIMITS = """
+caches:
+  users:
+    tags: ["user:{path.id}", users]
+    key: {query: {exclude: ["utm_*"]}, cookies: [s]}
 limits:
   per-key:
     algorithm: token_bucket
@@ -105,7 +110,8 @@ async def ask(
 async def test_has_exactly_the_members_of_the_contract(
     snapshot: Snapshot, store: MemoryLimits
 ) -> None:
-    assert await ask(snapshot, store) == {
+    said = await ask(snapshot, store)
+    assert said == {
         "route": "users-read",
         "upstream_url": "http://127.0.0.1:9001/base/v2/users/7?x=1",
         "client_ip": "192.0.2.1",
@@ -132,7 +138,11 @@ async def test_has_exactly_the_members_of_the_contract(
                 "remaining": 100,
             },
         ],
-        "cache": None,
+        "cache": {
+            "name": "users",
+            "key": said["cache"]["key"],
+            "tags": ["user:7", "users"],
+        },
         "breaker": None,
         "idempotency": None,
     }
@@ -176,6 +186,31 @@ async def test_believes_whom_the_gateway_believes(snapshot: Snapshot, store: Mem
     stranger = await ask(snapshot, store, headers=headers)
     assert stranger["client_ip"] == "192.0.2.1"
     assert len(stranger["limits"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("rule", "target", "headers", "same"),
+    [
+        ("what is not keyed", "/api/users/7?utm_a=2&x=1", [("Cookie", "t=1")], True),
+        ("a keyed cookie", "/api/users/7?x=1", [("Cookie", "s=secret")], False),
+        ("another spelling is another key", "/api/users/%37?x=1", [], False),
+        ("a parameter", "/api/users/7?x=2", [], False),
+        ("a host", "/api/users/7?x=1", [("Host", "other")], False),
+    ],
+)
+async def test_cache_keys_tell_answers_apart(
+    snapshot: Snapshot, rule: str, target: str, headers: list[tuple[str, str]], same: bool
+) -> None:
+    one = (await ask(snapshot, None))["cache"]
+    other = (await ask(snapshot, None, target, headers=headers))["cache"]
+    assert len(bytes.fromhex(one["key"])) == 16
+    assert (one["key"] == other["key"]) is same
+    assert other["tags"] == ["user:7", "users"]  # captures are decoded
+
+
+async def test_no_cache_for_what_is_not_looked_up(snapshot: Snapshot) -> None:
+    assert (await ask(snapshot, None, "/local/x"))["cache"] is None
+    assert (await ask(snapshot, None, method="HEAD"))["cache"] is not None
 
 
 @pytest.mark.parametrize(
@@ -231,6 +266,8 @@ async def test_renders_for_a_person(snapshot: Snapshot, store: MemoryLimits) -> 
         "upstream  http://127.0.0.1:9001/base/v2/users/7?x=1",
         "limit     per-key: token_bucket by ip=192.0.2.1, path.id=7; would pass, 2 left",
     ]
+    cached = (await ask(snapshot, None))["cache"]["key"]
+    assert lines[-1] == f"cache     users: key {cached}; tags user:7, users"
     refused = render(await ask(snapshot, store, method="POST"))
     assert "answer    405: POST is not allowed here. Allow: GET, HEAD" in refused
 

@@ -30,11 +30,13 @@ routes:
     match: {{path: "/{{rest:path}}"}}
     upstream: origin
     limits: [counted]
+    {keys}
     response_headers: {{set: {{X-Round: "{round}"}}}}
 """
 LIMITS = """\
 limits:
   counted: {{algorithm: fixed_window, rate: {rate}/month, key: [global]}}
+{policies}
 """
 
 
@@ -52,10 +54,11 @@ class Fleet:
         self.process: Process | None = None
         self.write("first")
 
-    def write(self, round_: str, **other: str) -> None:
-        """The configuration, told apart by a response header."""
-        (self.path.parent / "limits.yaml").write_text(LIMITS.format(rate=self.rate))
-        settings = {"listen": self.listen, "server": self._server, "more": ""} | other
+    def write(self, round_: str, *, policies: str = "", **other: str) -> None:
+        """The configuration, told apart by a response header. `keys` are the route's."""
+        limits = LIMITS.format(rate=self.rate, policies=policies)
+        (self.path.parent / "limits.yaml").write_text(limits)
+        settings = {"listen": self.listen, "server": self._server, "more": "", "keys": ""} | other
         new = self.path.with_suffix(".new")
         new.write_text(
             GATEWAY.format(admin=self.admin, origin=self._origin, round=round_, **settings)
@@ -108,11 +111,11 @@ class Fleet:
         assert self.process is not None
         self.process.send_signal(number)
 
-    async def ask_admin(self, path: str, method: str = "GET") -> Answer:
+    async def ask_admin(self, path: str, method: str = "GET", body: str = "") -> Answer:
         async with await Wire.open(self.admin) as admin:
             return await admin.ask(
-                f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
-                "Content-Type: application/json\r\nConnection: close\r\n\r\n"
+                f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+                f"Content-Type: application/json\r\nConnection: close\r\n\r\n{body}"
             )
 
     async def ready(self) -> dict[str, Any]:

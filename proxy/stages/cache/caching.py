@@ -74,6 +74,14 @@ class Caching:
         """Makes void what the purge covers. Raises StoreError where others cannot be told."""
         self.purges.apply(purge)
 
+    def status(self) -> dict[str, object]:
+        """What there is, for an operator."""
+        return {
+            "entries": len(self.memory),
+            "bytes": self.memory.size,
+            "in_flight": self.busy,
+        }
+
     def start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Runs something that its client need not wait for."""
         task = asyncio.get_running_loop().create_task(work)
