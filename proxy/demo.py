@@ -1,7 +1,7 @@
 """`sluicegate demo`: an example origin to stand behind the gateway, and curl lines to try.
 
 It goes with `config/demo.yaml`. The origin is a plain aiohttp application without any idea of a
-gateway: what limits, rewrites and times out is the YAML.
+gateway: what limits, caches, rewrites and times out is the YAML.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from aiohttp import WSMsgType, web
 from aiohttp.typedefs import Handler
 
+REPORT_SECONDS = 1.0
 NAMES = ("Ada", "Grace", "Barbara", "Edsger", "Leslie", "Radia", "Tony", "Frances")
 
 
@@ -20,6 +21,7 @@ async def start_origin(host: str, port: int) -> web.AppRunner:
     app.add_routes(
         [
             web.get("/users/{id}", _user),
+            web.get("/report", _report),
             web.get("/slow", _slow),
             web.get("/stream", _stream),
             web.post("/echo", _echo),
@@ -52,6 +54,13 @@ async def _user(request: web.Request) -> web.Response:
     }
     document = {"id": name, "name": NAMES[number % len(NAMES)], "seen": seen}
     return web.json_response(document, headers={"X-Powered-By": "the demo origin"})
+
+
+async def _report(request: web.Request) -> web.Response:
+    """What takes a second to make, and may be kept for half a minute."""
+    await asyncio.sleep(REPORT_SECONDS)
+    made = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return web.json_response({"made": made}, headers={"Cache-Control": "max-age=30"})
 
 
 async def _slow(request: web.Request) -> web.Response:
@@ -115,6 +124,12 @@ Sluicegate answers on {base_url}. Try, in another terminal:
 
   a key of one's own has a bucket of its own
     curl -i -H 'X-Api-Key: mine' {base_url}/api/users/ada
+
+  a report that takes a second to make, once; then from the cache: see Cache-Status and Age
+    curl -i {base_url}/report
+
+  made anew by whoever asks next
+    curl -H 'Content-Type: application/json' -d '{{"tags": ["reports"]}}' http://127.0.0.1:9090/cache/purge
 
   server-sent events, as they come
     curl -N {base_url}/stream

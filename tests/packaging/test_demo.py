@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
 
+from proxy import demo
 from proxy.demo import curl_lines, start_origin
 from proxy.resources import config_file
 
@@ -42,14 +43,15 @@ async def explained(method: str, target: str) -> dict[str, str]:
 
 
 def test_it_prints_the_address_that_it_was_given() -> None:
-    assert PRINTED == ["/api/users/ada", "/echo", "/slow?s=30", "/stream"]
+    assert PRINTED == ["/api/users/ada", "/echo", "/report", "/slow?s=30", "/stream"]
     assert "https://gw.example" in curl_lines("https://gw.example")
 
 
 @pytest.mark.parametrize("target", PRINTED)
 async def test_what_is_printed_reaches_the_origin(
-    target: str, origin: str, client: ClientSession
+    target: str, origin: str, client: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(demo, "REPORT_SECONDS", 0.0)
     method = "POST" if target == "/echo" else "GET"
     upstream = (await explained(method, target))["upstream_url"]
     path = re.sub(r"^http://127\.0\.0\.1:9001", origin, upstream).replace("s=30", "s=0")
