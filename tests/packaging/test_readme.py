@@ -59,8 +59,24 @@ def test_the_first_policy_passes_check_and_is_short(tmp_path: Path) -> None:
     assert len((gateway + limits).splitlines()) <= 12
 
 
+RECIPES = blocks(section("### Recipes"), "yaml")
+
+
+@pytest.mark.parametrize(
+    ("policies", "routes"),
+    list(zip(RECIPES[::2], RECIPES[1::2], strict=True)),
+    ids=["an API with tags", "somebody else's API", "per tenant"],
+)
+def test_recipes_pass_check_without_a_warning(policies: str, routes: str, tmp_path: Path) -> None:
+    (tmp_path / "policies.yaml").write_text(policies)
+    upstreams = 'policies: [policies.yaml]\nupstreams: {app: {endpoints: ["http://a"]}}\n'
+    (tmp_path / "gateway.yaml").write_text(upstreams + routes)
+    said = sluicegate("check", "-c", tmp_path / "gateway.yaml")
+    assert len(said.splitlines()) == 1, said
+
+
 def test_the_example_of_policies_passes_check(tmp_path: Path) -> None:
-    (limits,) = blocks(section("## Policy files"), "yaml")
+    (limits,) = blocks(section("### limits"), "yaml")
     gateway, _ = blocks(section("## A first policy"), "yaml")
     (tmp_path / "limits.yaml").write_text(limits)
     gateway = gateway.replace("per-client", "per-key, signups, monthly").replace(
@@ -111,7 +127,11 @@ def documented_keys(text: str, prefix: str) -> set[str]:
             | documented_keys(section("### upstreams"), "upstreams.*.")
             | documented_keys(section("### routes"), "routes[]."),
         ),
-        ("policies", documented_keys(section("## Policy files"), "limits.*.")),
+        (
+            "policies",
+            documented_keys(section("### limits"), "limits.*.")
+            | documented_keys(section("### caches"), "caches.*."),
+        ),
     ],
 )
 def test_every_key_is_documented_and_no_other(file: str, documented: set[str]) -> None:
