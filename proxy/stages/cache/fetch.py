@@ -140,8 +140,6 @@ class Fetch:
                 return Failed(reply, "error")
         ex = look.ex
         fields = Fields(reply.fields)
-        if ex.method == "HEAD":
-            self._update(reply, fields)
         judged = storing.judge(
             ex.method,
             ex.fields,
@@ -159,6 +157,9 @@ class Fetch:
                 judged = NotStored("tags", True)
             elif ex.method == "GET" and (judged.length or 0) > look.plan.max_object:
                 judged = NotStored("too-large", True)
+        if ex.method == "HEAD" and (shows := self._shown(reply, fields)) is not None:
+            # The stored GET answers the next HEAD.
+            return Unstorable(reply, shows)
         if isinstance(judged, Stored):
             look.caching.marks.lift(look.key, ex.fields, look.seen, look.plan.terms)
             return Storable(reply, judged)
@@ -174,11 +175,13 @@ class Fetch:
         stored.tags = found
         return True
 
-    def _update(self, reply: Reply, fields: Fields) -> None:
-        """What a HEAD's answer makes of the stored GET (RFC 9111 §4.3.5)."""
-        look, held = self.look, self.look.held
-        if held is None or held.stored.method != "GET":
-            return
+    def _shown(self, reply: Reply, fields: Fields) -> NotStored | None:
+        """Does to the stored GET what a HEAD's answer says of it (RFC 9111 §4.3.5); why that
+        answer need not be stored itself, if so."""
+        look = self.look
+        held = look.stored_get()
+        if held is None:
+            return None
         update = validation.head_update(
             held.stored,
             fields,
@@ -191,12 +194,13 @@ class Fetch:
             length=reply.length,
         )
         if update is None:
-            return
+            return None
+        look.caching.drop(look.key, held)
         if isinstance(update, validation.Freshened) and update.refused is not None:
-            look.caching.drop(look.key, held)
-        elif self._tag(update.stored, Fields(update.stored.lines)):
-            look.caching.drop(look.key, held)
+            return None
+        if self._tag(update.stored, Fields(update.stored.lines)):
             look.caching.keep(look.key, self._held(update.stored, held.body))
+        return NotStored("updated", False)
 
     def _held(self, stored: Stored, body: bytes) -> Held:
         plan, purgeable = self.look.plan, self.purgeable

@@ -70,7 +70,7 @@ class Look:
         if not shelf:
             self.held = self.verdict = None
             return
-        held = self._select(shelf)
+        held = self._select(shelf, self.ex.method)
         if held is None:
             self.held = self.verdict = None
             self.why = "vary-miss"
@@ -92,14 +92,18 @@ class Look:
         self.names = tuple([name for name, _ in stored.vary])
         self.why = "request" if self.verdict == reuse.Validate("request") else "stale"
 
-    def _select(self, shelf: tuple[Held, ...]) -> Held | None:
+    def stored_get(self) -> Held | None:
+        """The answer that this request would select if it were a GET."""
+        return self._select(self.caching.memory.get(self.key), "GET")
+
+    def _select(self, shelf: tuple[Held, ...], method: str) -> Held | None:
         state = self.caching.purges.state
         if len(shelf) == 1:
             one = shelf[0]
             if state(one) != VOID:
                 stored = one.stored
                 # GET answers both; HEAD's own answers HEAD alone.
-                fits = stored.method == "GET" or self.ex.method == "HEAD"
+                fits = stored.method == "GET" or method == "HEAD"
                 if fits and (not stored.vary or vary.matches(stored.vary, self.seen)):
                     return one
                 return None
@@ -107,7 +111,7 @@ class Look:
         for one in shelf:
             if one not in usable:
                 self.caching.drop(self.key, one)
-        chosen = vary.select([one.stored for one in usable], self.seen, self.ex.method)
+        chosen = vary.select([one.stored for one in usable], self.seen, method)
         return next((one for one in usable if one.stored is chosen), None)
 
     def _is_early(self, held: Held) -> bool:

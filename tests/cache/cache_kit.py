@@ -1,0 +1,246 @@
+"""A gateway with a cache in front of an origin whose answers, and their moments, a test chooses."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rawhttp import Answer, RawOrigin, Seen, Wire
+
+from proxy.app import Gateway
+from proxy.core.cache import keys
+from proxy.core.cache.keys import CacheKeyRule
+from proxy.core.cache.record import CacheTerms
+from proxy.core.cache.tags import TagTemplate
+from proxy.core.matching import RouteTable
+from proxy.metrics import CacheTally, Metrics
+from proxy.policy.snapshot import CachePlan, Snapshot
+from proxy.stages.cache import Caching, Selector
+
+MAX_AGE = ("Cache-Control", "max-age=60")
+STALE = ("Cache-Control", "max-age=60, stale-while-revalidate=0")
+
+
+def respond(
+    body: bytes | str = b"hello",
+    *lines: tuple[str, str],
+    status: str = "200 OK",
+    chunked: bool = False,
+) -> bytes:
+    """An answer's bytes."""
+    body = body.encode() if isinstance(body, str) else body
+    head = f"HTTP/1.1 {status}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines)
+    if chunked:
+        head += "Transfer-Encoding: chunked\r\n\r\n"
+        return head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+Reaction = bytes | Callable[[Wire, Seen], Any]
+
+
+class Origin:
+    """A raw origin with an answer per target: bytes, or a script. `gate`, where it is closed
+    (`hold`), keeps every answer back until `release`. `asked` counts requests per target."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Reaction] = {}
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.raw = RawOrigin(self._script)
+        self.answered = 0
+
+    def hold(self) -> None:
+        self.gate.clear()
+
+    def release(self) -> None:
+        self.gate.set()
+
+    @property
+    def seen(self) -> list[Seen]:
+        return self.raw.seen
+
+    def asked(self, target: str = "/a", method: str | None = None) -> int:
+        return sum(s.target == target and method in (None, s.method) for s in self.raw.seen)
+
+    async def _script(self, wire: Wire, seen: Seen) -> None:
+        await self.gate.wait()
+        reaction = self.answers.get(seen.target, respond(b"", status="404 Not Found"))
+        if isinstance(reaction, bytes):
+            if seen.method == "HEAD":
+                reaction = reaction.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+            await wire.send(reaction)
+        else:
+            await reaction(wire, seen)
+        self.answered += 1
+
+
+class Cached:
+    """A running gateway whose routes have a cache."""
+
+    def __init__(self, gateway: Gateway, port: int, origin: Origin) -> None:
+        self.gateway = gateway
+        self.port = port
+        self.origin = origin
+        self.skew = 0
+        """ms that the cache's clock is ahead."""
+        clock = self.caching.clock
+        self.caching.clock = lambda: clock() + self.skew
+
+    @property
+    def caching(self) -> Caching:
+        assert self.gateway._caching is not None
+        return self.gateway._caching
+
+    @property
+    def tally(self) -> CacheTally:
+        return self.gateway.metrics.cache("things")
+
+    def pass_time(self, seconds: float) -> None:
+        self.skew += round(seconds * 1000)
+
+    async def open(self) -> Wire:
+        return await Wire.open(self.port)
+
+    async def ask(self, target: str = "/a", *lines: str, method: str = "GET") -> Answer:
+        """One request on a connection of its own."""
+        async with await self.open() as wire:
+            return await wire.ask(request(target, *lines, method=method))
+
+    async def purge(self, kind: Any, *values: str, soft: bool = False) -> int:
+        assert self.gateway.purger is not None
+        return await self.gateway.purger.purge(Selector(kind, values, soft))
+
+    async def quiet(self) -> None:
+        """Until nothing is on its way; then nothing may be left behind."""
+        caching = self.caching
+        await until(lambda: not caching.busy)
+        assert not caching.flights
+
+    def stored(self) -> int:
+        return len(self.caching.memory)
+
+
+StartCached = Callable[..., Awaitable[Cached]]
+
+
+def request(target: str = "/a", *lines: str, method: str = "GET") -> str:
+    fields = "".join(f"{line}\r\n" for line in lines)
+    return f"{method} {target} HTTP/1.1\r\nHost: h.test\r\n{fields}\r\n"
+
+
+def status_of(answer: Answer) -> str:
+    """Our Cache-Status member, without our name."""
+    member = answer.all("Cache-Status")[-1]
+    assert member.startswith("sluicegate; ")
+    return member.removeprefix("sluicegate; ")
+
+
+async def until(truth: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not truth():
+            await asyncio.sleep(0.002)
+
+
+def cache_plan(metrics: Metrics, **settings: Any) -> CachePlan:
+    """A cache policy with the contract's defaults, but without chance. `key`: arguments of
+    CacheKeyRule.parse; `tags`: templates as text; what CacheTerms knows goes there."""
+    terms = {name: settings.pop(name) for name in CacheTerms.__slots__ if name in settings}
+    given: dict[str, Any] = {
+        "name": "things",
+        "terms": CacheTerms(**terms),
+        "key": CacheKeyRule.parse(**settings.pop("key", {})),
+        "tags": tuple(TagTemplate.parse(text) for text in settings.pop("tags", ())),
+        "expose_tags": False,
+        "max_object": 1024 * 1024,
+        "max_waiters": 1000,
+        "hit_for_miss": 10_000,
+        "early_refresh": 0.0,
+        "tally": metrics.cache("things"),
+    }
+    return CachePlan(**(given | settings))
+
+
+def with_cache(
+    snapshot: Snapshot,
+    plan: CachePlan,
+    uncached: frozenset[str],
+    lock_timeout: float,
+    invalidate: tuple[str, ...],
+) -> Snapshot:
+    """The snapshot with this cache on all of its routes but `uncached`."""
+    routes = []
+    for match, route in snapshot.table._routes:
+        cached = replace(
+            route,
+            cache=None if route.name in uncached else plan,
+            cache_space=keys.space(plan.name, route.name),
+            lock_timeout=lock_timeout,
+            invalidate=tuple(TagTemplate.parse(text) for text in invalidate),
+        )
+        routes.append((match, cached))
+    return replace(
+        snapshot,
+        routes={route.name: route for _, route in routes},
+        table=RouteTable(routes),
+        caches={plan.name: plan},
+    )
+
+
+CONFIG = """\
+server: {{listen: "127.0.0.1:{port}"}}
+log: {{level: warning}}
+admin: {{listen: "127.0.0.1:{admin}"}}
+policies: policies
+upstreams:
+  origin:
+    endpoints: ["http://127.0.0.1:{origin}"]
+    max_connections: 1000
+    queue: 2000
+    {upstream}
+routes:
+{routes}
+"""
+ROUTES = """\
+  - {name: things, match: {path: "/{rest:path}"}, upstream: origin%s}
+"""
+
+
+async def start(
+    folder: Path,
+    origin: Origin,
+    ports: tuple[int, int],
+    *,
+    limits: str = "",
+    names: str = "",
+    routes: str | None = None,
+    upstream: str = "",
+    uncached: frozenset[str] = frozenset(),
+    lock_timeout: float = 30.0,
+    invalidate: tuple[str, ...] = (),
+    **settings: Any,
+) -> Cached:
+    port, admin = ports
+    (folder / "policies").mkdir(exist_ok=True)
+    (folder / "policies" / "limits.yaml").write_text(limits)
+    path = folder / "gateway.yaml"
+    path.write_text(
+        CONFIG.format(
+            port=port,
+            admin=admin,
+            origin=origin.raw.port,
+            upstream=upstream,
+            routes=routes or ROUTES % (f", limits: [{names}]" if names else ""),
+        )
+    )
+    gateway = Gateway(path)
+    await gateway.start()
+    snapshot = gateway.snapshot()
+    assert snapshot is not None
+    assert gateway._front is not None
+    plan = cache_plan(gateway.metrics, **settings)
+    gateway._snapshot = gateway._front.snapshot = with_cache(
+        snapshot, plan, uncached, lock_timeout, invalidate
+    )
+    return Cached(gateway, port, origin)
