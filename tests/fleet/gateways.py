@@ -107,14 +107,16 @@ class Gateway:
             self._process.send_signal(signal.SIGTERM)
 
     def until_ended(self) -> None:
+        """In good order, as it was asked to."""
         if self._process is None:
             return
         try:
-            self._process.wait(15)
+            status = self._process.wait(15)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
             raise
+        assert status == 0, self.log
 
     @property
     def log(self) -> str:
