@@ -73,9 +73,11 @@ class Look:
         held = self._select(shelf, self.ex.method)
         if held is None:
             self.held = self.verdict = None
-            self.why = "vary-miss"
+            shelf = caching.memory.get(self.key)  # without what is void
             found = {name for one in shelf for name, _ in one.stored.vary}
             self.names = tuple(sorted(found))
+            if shelf:
+                self.why = "vary-miss" if found else "miss"
             return
         if caching.purges.state(held) == SOFT:
             held = caching.soften(self.key, held, now)
