@@ -39,10 +39,8 @@ from proxy.store.scripts import script
 _LOOK: Final = script("cache_look")
 _PUT: Final = script("cache_put")
 _DROP: Final = script("cache_drop")
-_BODY: Final = script("cache_body")
-_PUT_BODY: Final = script("cache_body_put")
 
-INLINE: Final = 4096
+INLINE: Final = 8192
 """Bytes of the largest body that stands in its head's entry."""
 BODY_AHEAD: Final = 60_000
 """ms that a body is kept at first: its head, which follows, sets its time."""
@@ -114,8 +112,8 @@ class RedisCache:
         """As the port says."""
         name = self._names.bodies(key) + kept.place
         size = kept.stored.length or 0
-        body = await self._bodies.run(_BODY, (name,), (), size=size)
-        return body if body is not None and len(body) == size else None
+        body = await self._bodies.ask("cache_body", (b"GET", name), size)
+        return body if isinstance(body, bytes) and len(body) == size else None
 
     async def put(self, key: bytes, kept: Kept, ttl: int) -> None:
         """As the port says. Sets `kept.place` where its body is apart. What was purged meanwhile
@@ -133,7 +131,8 @@ class RedisCache:
             return
         place = new_body()
         name = self._names.bodies(key) + place
-        await self._bodies.run(_PUT_BODY, (name,), (BODY_AHEAD, body), size=len(body))
+        command = (b"SET", name, body, b"PX", BODY_AHEAD)
+        await self._bodies.ask("cache_body_put", command, len(body))
         await self._put(key, kept, ttl, place, b"")
         kept.place = place
 

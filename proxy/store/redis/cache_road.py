@@ -7,7 +7,7 @@ Rules:
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from proxy.metrics import Metrics
@@ -22,7 +22,7 @@ _SMALL: Final = 4096  # bytes that need no time of their own
 
 
 class CacheRoad:
-    """Scripts on a Road. `clock` in seconds, never going back."""
+    """Calls on a Road. `clock` in seconds, never going back."""
 
     def __init__(
         self,
@@ -54,6 +54,25 @@ class CacheRoad:
         """A script's reply. `size`: bytes that go or come. `must`: asked even while the store is
         in trouble. Raises StoreError."""
         which.check(len(keys), len(args))
+        road = self.road
+
+        def call(timeout: float | None) -> Awaitable[Any]:
+            return road.run(which, keys, args, timeout=timeout)
+
+        return await self._guard(which.name, call, size, must)
+
+    async def ask(self, name: str, command: Sequence[bytes | int | str], size: int) -> Any:
+        """A command's reply, for what is large. Raises StoreError."""
+        road = self.road
+        return await self._guard(name, lambda timeout: road.ask(command, timeout=timeout), size)
+
+    async def _guard(
+        self,
+        name: str,
+        call: Callable[[float | None], Awaitable[Any]],
+        size: int,
+        must: bool = False,
+    ) -> Any:
         breaker = self._breaker
         began = self._clock()
         probe: int | None = None
@@ -62,13 +81,13 @@ class CacheRoad:
             if probe is None and not must:
                 raise StoreError("down", "the cache's store is in trouble")
         generation = breaker.generation
-        tally = self._metrics.store(which.name)
+        tally = self._metrics.store(name)
         timeout = None
         self._under_way += size
         if self._under_way > _SMALL:
             timeout = self._timeout + self._under_way / RATE
         try:
-            reply = await self.road.run(which, keys, args, timeout=timeout)
+            reply = await call(timeout)
         except StoreError as error:
             now = self._clock()
             tally.errors += 1

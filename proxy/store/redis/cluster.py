@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -77,14 +77,33 @@ class ClusterRoad:
         timeout: float | None = None,
     ) -> Any:
         timeout = timeout or self._timeout
+
+        def call(link: Link, asking: bool) -> Awaitable[Any]:
+            return link.run(script, keys, args, timeout, asking=asking)
+
+        return await self._follow(keys[0], timeout, call)
+
+    async def ask(self, command: Sequence[Word], *, timeout: float | None = None) -> Any:
+        timeout = timeout or self._timeout
+
+        def call(link: Link, asking: bool) -> Awaitable[Any]:
+            return link.ask(*command, timeout=timeout, asking=asking)
+
+        key = command[1]
+        assert isinstance(key, bytes)
+        return await self._follow(key, timeout, call)
+
+    async def _follow(
+        self, key: bytes, timeout: float, call: Callable[[Link, bool], Awaitable[Any]]
+    ) -> Any:
+        """A call to the primary that has the key, wherever redirects lead to."""
         give_up_at = time.monotonic() + timeout
-        slot = key_slot(keys[0])
-        link = self._owner(slot)
+        link = self._owner(key_slot(key))
         asking = False
         hops = 0
         while True:
             try:
-                return await link.run(script, keys, args, timeout, asking=asking)
+                return await call(link, asking)
             except StoreError as error:
                 if error.reason == "down":
                     self._stale.set()

@@ -74,12 +74,12 @@ class Link:
         """Whether a call would be sent; else it fails at once."""
         return self.connection is not None and not self.connection.stalled
 
-    async def ask(self, *command: Word, timeout: float) -> Any:
-        """One command's reply. Raises ErrorReply or StoreError."""
+    async def ask(self, *command: Word, timeout: float, asking: bool = False) -> Any:
+        """One command's reply; `asking` as in `run`. Raises ErrorReply or StoreError."""
         connection = self.connection
         if connection is None:
             raise StoreError("down", self._reason)
-        return await _reply(connection.call(pack(command), timeout))
+        return await _reply(connection.call(pack(command), timeout, asking=asking))
 
     async def run(
         self,

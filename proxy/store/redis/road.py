@@ -68,11 +68,17 @@ class SingleRoad:
         except ErrorReply as error:
             raise self._refused(error) from None
 
+    async def ask(self, command: Sequence[Word], *, timeout: float | None = None) -> Any:
+        try:
+            return await self._link.ask(*command, timeout=timeout or self._timeout)
+        except ErrorReply as error:
+            raise self._refused(error) from None
+
     async def probe(self) -> None:
-        await self._ask(b"SET", f"{self._plan.prefix}:probe", b"1", b"PX", PROBE_EXPIRY)
+        await self.ask((b"SET", f"{self._plan.prefix}:probe", b"1", b"PX", PROBE_EXPIRY))
 
     async def publish(self, channel: str, message: bytes) -> None:
-        await self._ask(b"PUBLISH", channel, message)
+        await self.ask((b"PUBLISH", channel, message))
 
     def subscribe(
         self,
@@ -104,12 +110,6 @@ class SingleRoad:
         if self._sentinels is not None:
             await self._sentinels.close()
         await self._link.close()
-
-    async def _ask(self, *command: Word) -> None:
-        try:
-            await self._link.ask(*command, timeout=self._timeout)
-        except ErrorReply as error:
-            raise self._refused(error) from None
 
     def _refused(self, error: ErrorReply) -> StoreError:
         code = error.code

@@ -43,6 +43,12 @@ class Road(Protocol):
         `timeout` (seconds) instead of the store's own. Raises StoreError.
         """
 
+    async def ask(
+        self, command: Sequence[bytes | int | str], *, timeout: float | None = None
+    ) -> Any:
+        """One command, whose second word is its key: for what is large, as a script's arguments
+        and replies are copied twice more. Otherwise as `run`."""
+
     async def probe(self) -> None:
         """Writes one small key that expires, on every server that has a part of the keys: whether
         the store could count now, most of it in a cluster. Raises StoreError."""
