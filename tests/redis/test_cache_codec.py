@@ -4,9 +4,9 @@ import typing
 from dataclasses import fields
 
 import pytest
-from cache_kit import stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_kit import stored
 
 from proxy.core.cache.record import Stored
 from proxy.store.ports import Kept, Mark

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from cache_kit import KEY, a_cache
 from redisservers import RedisServer
 from relay import Relay
 from road_kit import blocking, eventually, outcome
+from shared_kit import KEY, a_cache
 
 from proxy.store.redis.cache_names import CacheNames
 
@@ -108,7 +108,7 @@ async def test_a_wait_has_an_end(redis_server):
 HOLDER = """
 import asyncio, sys
 sys.path[:0] = sys.argv[2:]
-from cache_kit import KEY, a_cache
+from shared_kit import KEY, a_cache
 from redisservers import RedisServer
 from pathlib import Path
 

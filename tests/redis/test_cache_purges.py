@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from cache_kit import HOUR, KEY, Listener, a_cache, kept, now
 from road_kit import blocking, eventually
+from shared_kit import HOUR, KEY, Listener, a_cache, kept, now
 
 from proxy.store.memory.purges import SOFT, VALID, VOID, Purgeable, Purges
 from proxy.store.ports import Purge

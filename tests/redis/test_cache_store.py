@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from cache_kit import HOUR, KEY, LARGE, Listener, a_cache, kept, now
 from road_kit import blocking
+from shared_kit import HOUR, KEY, LARGE, Listener, a_cache, kept, now
 
 from proxy.core.cache.record import Stored
 from proxy.store.ports import Kept, Mark, Purge

@@ -4,10 +4,10 @@ import asyncio
 import time
 
 import pytest
-from cache_kit import HOUR, KEY, LARGE, Listener, a_cache, kept, now
 from redisservers import RedisServer
 from relay import Relay
 from road_kit import blocking, eventually, outcome
+from shared_kit import HOUR, KEY, LARGE, Listener, a_cache, kept, now
 
 from proxy.metrics import Metrics
 from proxy.store.ports import Mark, Purge, StoreError

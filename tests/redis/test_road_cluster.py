@@ -153,6 +153,19 @@ async def test_ask_is_followed_for_this_call_only(redis_cluster: list[RedisServe
             assert await road.run(INCR, [b"{a}new"], []) == 2
 
 
+async def test_plain_commands_are_led_as_scripts_are(redis_cluster: list[RedisServer]) -> None:
+    async with a_road(url(redis_cluster)) as road:
+        with moved_back(redis_cluster, road.slot(b"{p}")) as move:
+            await road.ask((b"SET", b"{p}there", b"1"))
+            await blocking(move.begin)
+            await road.ask((b"SET", b"{p}new", b"2"))
+            assert await road.ask((b"GET", b"{p}there")) == b"1"
+            assert await road.ask((b"GET", b"{p}new")) == b"2"
+            await blocking(move.end)
+            assert await road.ask((b"GET", b"{p}there")) == b"1"
+            assert await outcome(road.ask((b"INCR", b"{p}there", b"x"))) == "refused"
+
+
 async def test_keys_in_two_places_are_refused_in_time(redis_cluster: list[RedisServer]) -> None:
     """TRYAGAIN: asked again while the deadline lasts, and answered as soon as both are together."""
     async with a_road(url(redis_cluster), timeout=0.1) as road:
