@@ -18,7 +18,6 @@ from typing import Any, Final
 from proxy import __version__, logs
 from proxy.admin.app import AdminListeners
 from proxy.admin.stored import described
-from proxy.core.cache.keys import CacheKeyRule
 from proxy.edge.server import Front, Listener, open_given, open_listener, server_tls
 from proxy.edge.upstream.client import HttpUpstream
 from proxy.handler import Flow
@@ -28,7 +27,7 @@ from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError
 from proxy.policy.reload import Watcher
 from proxy.policy.snapshot import Snapshot, StorePlan, UpstreamPlan
-from proxy.stages.cache import Caching, Purger
+from proxy.stages.cache import Caching
 from proxy.store.breaker import IN_A_ROW, Breaker
 from proxy.store.guard import GuardedLimits
 from proxy.store.memory.limits import MemoryLimits
@@ -151,8 +150,6 @@ class Gateway:
         self._snapshot: Snapshot | None = None
         self._prepared: tuple[Snapshot, list[str]] | None = None
         self._caching: Caching | None = None
-        self.purger: Purger | None = None
-        """What purges; None before the first configuration."""
         self._front: Front | None = None
         self._tls: ssl.SSLContext | None = None
         self._listeners: list[Listener] = []
@@ -304,7 +301,6 @@ class Gateway:
         caching = self._caching = Caching(
             self.metrics, store.cache_memory, blind=round(store.cache_blind * 1000)
         )
-        self.purger = Purger(caching, self.metrics, self._cache_rules)
         flow = Flow(self.limit_store, caching)
         front = self._front = Front(snapshot, flow, self.metrics, self._access, self._is_ready)
         self._adopt(snapshot, [str(warning) for warning in loaded.warnings])
@@ -351,9 +347,6 @@ class Gateway:
 
     def _is_ready(self) -> bool:
         return self.readiness()[0]
-
-    def _cache_rules(self) -> tuple[CacheKeyRule, ...]:
-        return () if self._snapshot is None else self._snapshot.cache_rules
 
     def _content(self) -> str:
         return "" if self._snapshot is None else self._snapshot.content

@@ -8,6 +8,7 @@ from typing import Any
 
 from rawhttp import Answer, RawOrigin, Seen, Wire
 
+from proxy.admin.purge import read_purge
 from proxy.app import Gateway
 from proxy.core.cache import keys
 from proxy.core.cache.keys import CacheKeyRule
@@ -16,7 +17,7 @@ from proxy.core.cache.tags import TagTemplate
 from proxy.core.matching import RouteTable
 from proxy.metrics import CacheTally, Metrics
 from proxy.policy.snapshot import CachePlan, Snapshot
-from proxy.stages.cache import Caching, Selector
+from proxy.stages.cache import Caching
 
 MAX_AGE = ("Cache-Control", "max-age=60")
 STALE = ("Cache-Control", "max-age=60, stale-while-revalidate=0")
@@ -109,8 +110,14 @@ class Cached:
             return await wire.ask(request(target, *lines, method=method))
 
     async def purge(self, kind: Any, *values: str, soft: bool = False) -> int:
-        assert self.gateway.purger is not None
-        return await self.gateway.purger.purge(Selector(kind, values, soft))
+        """As `POST /cache/purge` does."""
+        snapshot = self.gateway.snapshot()
+        assert snapshot is not None
+        wanted = {"prefix": values[:1], "all": (True,)}.get(kind)
+        document = {kind: list(values) if wanted is None else wanted[0], "soft": soft}
+        asked = read_purge(document, snapshot.cache_rules)
+        await self.gateway.purge(*asked)
+        return asked.number
 
     async def quiet(self) -> None:
         """Until nothing is on its way; then nothing may be left behind."""

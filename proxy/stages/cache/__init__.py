@@ -1,7 +1,6 @@
 """Do we have it: the cache, one stage of the flow."""
 
 from proxy.stages.cache.caching import Caching
-from proxy.stages.cache.purger import Purger, Selector
 from proxy.stages.cache.through import through
 
-__all__ = ["Caching", "Purger", "Selector", "through"]
+__all__ = ["Caching", "through"]
