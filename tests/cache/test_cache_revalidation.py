@@ -254,3 +254,23 @@ async def test_a_head_freshens_or_outdates_the_stored_get(cached: Cached, origin
     origin.answers["/a"] = respond("newer!", MAX_AGE, ("ETag", '"v2"'))
     await cached.ask("/a", "Cache-Control: no-cache", method="HEAD")
     assert (await cached.ask()).body == b"newer!"
+
+
+async def test_variants_are_refreshed_apart(cached: Cached, origin: Origin) -> None:
+    async def by_language(wire: Wire, seen: Seen) -> None:
+        lines = ("Cache-Control", "max-age=60, stale-while-revalidate=30"), ("Vary", "X-L")
+        await wire.send(respond(f"{seen.get('X-L')}{origin.asked()}", *lines))
+
+    origin.answers["/a"] = by_language
+    for language in ("a", "b"):
+        await cached.ask("/a", f"X-L: {language}")
+    cached.pass_time(61)
+    origin.hold()
+    for language, body in (("a", b"a1"), ("b", b"b2")):
+        assert (await cached.ask("/a", f"X-L: {language}")).body == body
+    await until(lambda: origin.asked() == 4)
+    origin.release()
+    await cached.quiet()
+    assert (await cached.ask("/a", "X-L: a")).body[:1] == b"a"
+    assert (await cached.ask("/a", "X-L: b")).body[:1] == b"b"
+    assert origin.asked() == 4

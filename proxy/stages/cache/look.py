@@ -59,7 +59,7 @@ class Look:
         self.why: Forwarding = "uri-miss"
         """Why the upstream is asked, if it is."""
         self.names: tuple[str, ...] = ()
-        """The fields that this resource is known to vary by."""
+        """The fields that this resource is known to vary by, where nothing is selected."""
         self.find()
 
     def find(self) -> None:
@@ -89,9 +89,8 @@ class Look:
         else:
             self.verdict = verdict = reuse.decide(stored, self.directives, now)
             if isinstance(verdict, reuse.Fresh):
-                self.early = self._is_early(held)
+                self.early = self._is_early(held, stored.lifetime - verdict.age)
                 return
-        self.names = tuple([name for name, _ in stored.vary])
         self.why = "request" if self.verdict == reuse.Validate("request") else "stale"
 
     def stored_get(self) -> Held | None:
@@ -116,12 +115,11 @@ class Look:
         chosen = vary.select([one.stored for one in usable], self.seen, method)
         return next((one for one in usable if one.stored is chosen), None)
 
-    def _is_early(self, held: Held) -> bool:
+    def _is_early(self, held: Held, left: int) -> bool:
         beta = self.plan.early_refresh
-        stored = held.stored
-        if not beta or stored.cost * beta * _LONG_ODDS < stored.left(self.now):
+        if held.stored.cost * beta * _LONG_ODDS <= left:
             return False
-        return reuse.early(stored, self.now, beta, -math.log(1.0 - random.random()))
+        return reuse.early(held.stored, self.now, beta, -math.log(1.0 - random.random()))
 
     # What a request gets of what is stored.
 
@@ -178,6 +176,8 @@ class Look:
 
     def flight_id(self) -> FlightId:
         """What requests must share to wait for one fetch."""
+        if self.held is not None:
+            return self.key, self.held.stored.vary
         return self.key, vary.values(self.names, self.seen)
 
     def is_marked(self) -> bool:

@@ -1,0 +1,298 @@
+"""Writes and purges: what they reach, what they leave, and what was on its way when they came."""
+
+import asyncio
+import time
+
+import pytest
+from cache_kit import MAX_AGE, Cached, Origin, StartCached, request, respond, status_of, until
+from rawhttp import Seen, Wire
+
+from proxy.core.cache.urls import host_tag, target_tag
+from proxy.store.memory.purges import MAX_PREFIXES, MAX_RECENT, SOFT, VALID, VOID, Purgeable, Purges
+from proxy.store.ports import Purge
+
+OK = respond("done")
+
+
+async def fill(cached: Cached, *targets: str) -> None:
+    for target in targets:
+        cached.origin.answers.setdefault(target, respond(f"old {target}", MAX_AGE))
+        await cached.ask(target)
+        assert status_of(await cached.ask(target)).startswith("hit; ")
+    cached.origin.seen.clear()
+
+
+async def hits(cached: Cached, target: str) -> bool:
+    return status_of(await cached.ask(target)).startswith("hit; ")
+
+
+def once_written(reply: bytes, after: bytes) -> object:
+    async def script(wire: Wire, seen: Seen) -> None:
+        await wire.send(after if seen.method == "GET" else reply)
+
+    return script
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "M-SEARCH", "FOO"])
+async def test_a_write_makes_its_url_void(cached: Cached, origin: Origin, method: str) -> None:
+    await fill(cached, "/a", "/b")
+    origin.answers["/a"] = once_written(OK, respond("new", MAX_AGE))  # type: ignore[assignment]
+    answer = await cached.ask(method=method)
+    assert (answer.body, status_of(answer)) == (b"done", "fwd=method")
+    assert (await cached.ask()).body == b"new"
+    assert await hits(cached, "/b")
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "SEARCH", "PROPFIND"])
+async def test_a_safe_method_leaves_it(cached: Cached, origin: Origin, method: str) -> None:
+    await fill(cached, "/a")
+    origin.answers["/a"] = OK
+    await cached.ask(method=method)
+    assert await hits(cached, "/a")
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "500 Internal Server Error"])
+async def test_a_write_that_fails_leaves_it(cached: Cached, origin: Origin, status: str) -> None:
+    await fill(cached, "/a")
+    origin.answers["/a"] = respond("no", status=status)
+    await cached.ask(method="POST")
+    assert await hits(cached, "/a")
+
+
+async def test_location_of_this_origin_is_void_too(cached: Cached, origin: Origin) -> None:
+    await fill(cached, "/a", "/b", "/c")
+    lines = ("Location", "/b"), ("Content-Location", "http://other.test/c")
+    origin.answers["/w"] = respond("", *lines, status="201 Created")
+    await cached.ask("/w", method="POST")
+    assert [await hits(cached, target) for target in ("/a", "/b", "/c")] == [True, False, True]
+
+
+async def test_the_route_and_the_origin_name_tags(
+    start_cached: StartCached, origin: Origin
+) -> None:
+    cached = await start_cached(tags=("path:{path.rest}",), invalidate=("path:b", "surrogate"))
+    origin.answers["/s"] = respond("old /s", MAX_AGE, ("Surrogate-Key", "x surrogate"))
+    origin.answers["/g"] = respond("old /g", MAX_AGE, ("Cache-Groups", '"group"'))
+    await fill(cached, "/a", "/b", "/s", "/g")
+    origin.answers["/w"] = respond("", ("Cache-Group-Invalidation", '"group"'))
+    await cached.ask("/w", method="POST")
+    found = [await hits(cached, target) for target in ("/a", "/b", "/s", "/g")]
+    assert found == [True, False, False, False]
+
+
+ROUTES = """\
+  - {name: write, match: {path: "/{rest:path}", methods: [POST]}, upstream: origin}
+  - {name: read, match: {path: "/{rest:path}"}, upstream: origin}
+"""
+
+
+async def test_a_route_without_a_cache_invalidates_too(
+    start_cached: StartCached, origin: Origin
+) -> None:
+    cached = await start_cached(routes=ROUTES, uncached=frozenset({"write"}))
+    await fill(cached, "/a")
+    origin.answers["/a"] = once_written(OK, respond("new", MAX_AGE))  # type: ignore[assignment]
+    assert (await cached.ask(method="POST")).all("Cache-Status") == []
+    assert (await cached.ask()).body == b"new"
+
+
+async def test_an_older_get_in_flight_is_not_stored(cached: Cached, origin: Origin) -> None:
+    """The GET was answered from before the write, and arrives after it."""
+    go_on = asyncio.Event()
+
+    async def racing(wire: Wire, seen: Seen) -> None:
+        if seen.method == "GET":
+            old = origin.asked(method="POST") == 0
+            if old:
+                await go_on.wait()
+            await wire.send(respond("old" if old else "new", MAX_AGE))
+        else:
+            await wire.send(OK)
+
+    origin.answers["/a"] = racing
+    async with await cached.open() as reader, await cached.open() as joined:
+        await reader.send(request())
+        await until(lambda: origin.asked(method="GET") == 1)
+        await cached.ask(method="POST")
+        # Who asks after the write neither joins the older fetch nor finds what it stored.
+        assert (await joined.ask(request())).body == b"new"
+        go_on.set()
+        assert (await reader.read_answer()).body == b"old"
+        await cached.quiet()
+        assert (await joined.ask(request())).body == b"new"
+    assert origin.asked(method="GET") == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "gone"),
+    [
+        ("tags", ("red",), {"/x/1", "/y/1"}),
+        ("tags", ("red", "blue"), {"/x/1", "/x/2", "/y/1"}),
+        ("tags", ("unknown",), set()),
+        ("urls", ("/x/1",), {"/x/1"}),
+        ("urls", ("http://h.test/x/1", "http://other.test/x/2"), {"/x/1"}),
+        ("prefix", ("/x/",), {"/x/1", "/x/2"}),
+        ("all", (), {"/x/1", "/x/2", "/y/1", "/y/2"}),
+    ],
+)
+async def test_a_purge_reaches_what_it_names_and_no_neighbour(
+    cached: Cached, origin: Origin, kind: str, values: tuple[str, ...], gone: set[str]
+) -> None:
+    tags = {"/x/1": "red", "/x/2": "blue", "/y/1": "red blue"}
+    everything = ["/x/1", "/x/2", "/y/1", "/y/2"]
+    for target in everything:
+        lines = [("Surrogate-Key", tags[target])] if target in tags else []
+        origin.answers[target] = respond(target, MAX_AGE, *lines)
+    await fill(cached, *everything)
+    assert await cached.purge(kind, *values) == max(1, len(values))
+    assert {target for target in everything if not await hits(cached, target)} == gone
+    assert cached.gateway.metrics.purges == {kind.removesuffix("s"): max(1, len(values))}
+
+
+async def test_what_was_fetched_while_its_tag_was_purged(cached: Cached, origin: Origin) -> None:
+    origin.answers["/a"] = respond("old", MAX_AGE, ("Surrogate-Key", "red"))
+    origin.hold()
+    async with await cached.open() as wire:
+        await wire.send(request())
+        await until(lambda: origin.asked() == 1)
+        await cached.purge("tags", "red")
+        origin.release()
+        assert (await wire.read_answer()).body == b"old"
+    await cached.quiet()
+    assert cached.stored() == 0
+
+
+async def test_a_soft_purge_leaves_it_to_be_validated(cached: Cached, origin: Origin) -> None:
+    lines = MAX_AGE, ("Surrogate-Key", "red"), ("ETag", '"v1"')
+    origin.answers["/a"] = respond("old", *lines)
+    await fill(cached, "/a")
+    await cached.purge("tags", "red", soft=True)
+    origin.answers["/a"] = b'HTTP/1.1 304 Not Modified\r\nETag: "v1"\r\n\r\n'
+    assert status_of(await cached.ask()) == "fwd=stale; fwd-status=304"
+    assert await hits(cached, "/a")
+    await cached.purge("all", soft=True)
+    origin.answers["/a"] = respond("oh", status="503 Service Unavailable")
+    assert (await cached.ask()).status == 503
+
+
+async def test_a_soft_purge_may_be_served_while_revalidating(
+    cached: Cached, origin: Origin
+) -> None:
+    lines = ("Cache-Control", "max-age=60, stale-while-revalidate=60"), ("Cache-Tag", "red")
+    origin.answers["/a"] = respond("old", *lines)
+    await fill(cached, "/a")
+    origin.answers["/a"] = respond("new", MAX_AGE)
+    await cached.purge("tags", "red", soft=True)
+    answer = await cached.ask()
+    assert (answer.body, status_of(answer)) == (b"old", "hit; ttl=0")
+    await cached.quiet()
+    assert (await cached.ask()).body == b"new"
+
+
+async def test_variants_and_queries_go_with_their_url(
+    start_cached: StartCached, origin: Origin
+) -> None:
+    cached = await start_cached(key={"exclude": ["utm"]})
+    for target in ("/a?utm=1", "/a?q=1"):
+        origin.answers[target] = respond("old", MAX_AGE, ("Vary", "X-L"))
+    for language in ("a", "b"):
+        await cached.ask("/a?utm=1", f"X-L: {language}")
+    await cached.ask("/a?q=1")
+    await cached.purge("urls", "/a?utm=2")
+    for language in ("a", "b"):
+        assert not status_of(await cached.ask("/a?utm=1", f"X-L: {language}")).startswith("hit")
+    assert await hits(cached, "/a?q=1")
+
+
+# Purges alone.
+
+
+def one(purges: Purges, *tags: str, target: str = "/a") -> Purgeable:
+    return Purgeable(purges.tagged(tags), target, purges.last)
+
+
+def test_a_tag_on_many_objects_is_purged_in_no_time() -> None:
+    purges = Purges(lambda: 0)
+    objects = [one(purges, f"own-{n}", "shared") for n in range(100_000)]
+    assert purges.state(objects[0]) == VALID
+    began = time.perf_counter()
+    purges.apply(Purge(("shared",)))
+    assert time.perf_counter() - began < 0.001
+    assert purges.state(objects[0]) == purges.state(objects[99_999]) == VOID
+    purges.apply(Purge(("own-7",)))
+    assert purges.state(one(purges, "own-8")) == VALID
+
+
+def test_tags_go_with_the_last_that_carries_them() -> None:
+    purges = Purges(lambda: 0)
+    kept = one(purges, "a")
+    one(purges, "b")
+    assert set(purges.tags()) == {"a"}
+    del kept
+    assert set(purges.tags()) == set()
+
+
+def test_a_purge_before_the_tag_is_known_here_counts() -> None:
+    purges = Purges(lambda: 0)
+    began = purges.last
+    purges.apply(Purge(("late",)))
+    late = Purgeable(purges.tagged(("late",)), "/a", began)
+    assert purges.reaches(late)
+    assert not purges.reaches(one(purges, "late"))
+
+
+def test_what_began_before_all_that_is_remembered_is_not_stored() -> None:
+    purges = Purges(lambda: 0)
+    began = purges.last
+    held = one(purges, "kept")
+    for n in range(MAX_RECENT + 2):
+        purges.apply(Purge((f"t{n}",)))
+    assert purges.forgotten == 2
+    assert purges.reaches(Purgeable(purges.tagged(("t0",)), "/a", began))
+    assert purges.state(held) == VALID  # its own tags are known for as long as it lives
+
+
+def test_prefixes_collapse_into_everything() -> None:
+    purges = Purges(lambda: 0)
+    purges.apply(Purge(prefix="/first/"))
+    between = one(purges, target="/other")
+    for n in range(MAX_PREFIXES - 2):
+        purges.apply(Purge(prefix=f"/{n}/"))
+    assert purges.state(between) == VALID
+    after = one(purges, target="/other")
+    purges.apply(Purge(prefix="/last/", soft=True))
+    purges.apply(Purge(prefix="/very/last/", soft=True))
+    assert purges.state(between) == VOID  # covered by what has lost its name: better than not
+    assert purges.state(after) == VALID
+
+
+def test_told_twice_or_late_changes_nothing() -> None:
+    purges = Purges(lambda: 0)
+    purges.purged(Purge(("a",)), 10)
+    kept = Purgeable(purges.tagged(("a",)), "/a", 10)
+    changes = purges.changes
+    purges.purged(Purge(("a",)), 10)
+    purges.purged(Purge(("a",)), 4)
+    assert (purges.changes, purges.state(kept), purges.last) == (changes, VALID, 10)
+    purges.purged(Purge(("a",), soft=True), 11)
+    assert purges.state(kept) == SOFT
+    purges.purged(Purge(prefix=""), 12)
+    assert purges.state(kept) == VOID
+
+
+def test_a_url_is_two_tags() -> None:
+    assert target_tag("/a") != host_tag("h.test", "/a")
+
+
+async def test_blindness_ends_the_use_of_memory(cached: Cached, origin: Origin) -> None:
+    cached.caching.purges.blind = 10_000
+    origin.answers["/a"] = respond("old", MAX_AGE, ("ETag", '"v1"'))
+    await fill(cached, "/a")
+    cached.caching.purges.lost()
+    assert await hits(cached, "/a")
+    cached.pass_time(11)
+    origin.answers["/a"] = b'HTTP/1.1 304 Not Modified\r\nETag: "v1"\r\n\r\n'
+    for _ in range(2):
+        assert status_of(await cached.ask()) == "fwd=stale; fwd-status=304"
+    cached.caching.purges.back(0)
+    assert await hits(cached, "/a")
