@@ -266,6 +266,13 @@ def test_warnings(text: str, warning: str, tmp_path: Path) -> None:
     assert warning in warnings(tmp_path, text)
 
 
+def test_invalidating_without_a_cache(tmp_path: Path) -> None:
+    routes = ROUTES.replace("upstream: app", "upstream: app, invalidate: [users]")
+    assert warnings(tmp_path, f"policies: []\n{APP}{routes}") == [
+        "gateway.yaml:3:80: routes[0].invalidate: warning: has no use: no cache is defined"
+    ]
+
+
 @pytest.mark.parametrize(
     ("cache", "told"), [("", True), (", cache: pages", False)], ids=["without", "with a cache"]
 )

@@ -25,7 +25,7 @@ def check(draft: Draft) -> None:
         _check_size(draft, part)
     for route in draft.routes:
         _check_use(draft, route)
-        _check_invalidate(route)
+        _check_invalidate(draft, route)
     if all(route.has("cache") for route in draft.routes):
         used = {route.section.cache for route in draft.routes}
         for name, part in draft.caches.items():
@@ -100,15 +100,17 @@ def _check_use(draft: Draft, route: Part[RouteSection]) -> None:
             route.error(message + suggest(capture, captured), "cache")
 
 
-def _check_invalidate(route: Part[RouteSection]) -> None:
+def _check_invalidate(draft: Draft, route: Part[RouteSection]) -> None:
     if not route.has("invalidate"):
         return
     tags = route.section.invalidate
     refuse_repeats(route, ("invalidate",), tags)
-    if not tags or not route.has("match"):
+    if tags and not draft.caches and not draft.unread:
+        route.warn("has no use: no cache is defined", "invalidate")
+    if not route.has("match"):
         return
     match = route.section.match
-    if match.methods and set(match.methods) <= SAFE:
+    if tags and match.methods and set(match.methods) <= SAFE:
         route.warn("has no use: match.methods has only safe methods", "invalidate")
     for index, tag in enumerate(tags):
         for capture in sorted(TagTemplate.parse(tag).captures - match.path.names.keys()):
