@@ -1,0 +1,130 @@
+"""What clients can make the gateway hold, in a process of its own: large bodies, slow readers and
+idle connections cost a bounded amount of memory each (design, Hard edges, Bounds)."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from rawhttp import RawOrigin, Seen, Wire, free_port
+
+MB = 1024 * 1024
+SIZE = 50 * MB
+PIECE = b"x" * 65536
+
+
+class Gateway:
+    """A gateway process and its resident memory."""
+
+    def __init__(self, pid: int, port: int) -> None:
+        self.pid = pid
+        self.port = port
+
+    def resident(self) -> int:
+        """Bytes, as the kernel counts them."""
+        with open(f"/proc/{self.pid}/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def large(wire: Wire, seen: Seen) -> None:
+    """Takes any body, and answers GET with SIZE bytes."""
+    if seen.method == "HEAD":
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        return
+    if seen.method == "GET":
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+        for _ in range(SIZE // len(PIECE)):
+            await wire.send(PIECE)
+        return
+    left = SIZE
+    while left:
+        left -= len(await wire.reader.read(min(left, 262144)))
+    await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    origin = await RawOrigin(large, read_body=False).start()
+    port, admin = free_port(), free_port()
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        f"""\
+server: {{listen: "127.0.0.1:{port}"}}
+admin: {{listen: "127.0.0.1:{admin}"}}
+log: {{level: error}}
+policies: []
+upstreams: {{origin: {{endpoints: ["http://127.0.0.1:{origin.port}"], max_connections: 300}}}}
+routes: [{{name: all, match: {{path: "/{{rest:path}}"}}, upstream: origin}}]
+"""
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "proxy", "run", "-c", str(config)
+    )
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                probe = await Wire.open(port)
+                break
+            except ConnectionError:
+                await asyncio.sleep(0.05)
+    await probe.ask(f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n".encode()
+                    + bytes(SIZE))  # fmt: skip
+    await probe.close()
+    yield Gateway(process.pid, port)
+    process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(10):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+    await origin.stop()
+
+
+async def test_50_mb_up_and_down_add_at_most_32_mb(gateway: Gateway) -> None:
+    before = gateway.resident()
+    async with await Wire.open(gateway.port) as client:
+        await client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await client.read_head()
+        highest = 0
+        for _ in range(SIZE // MB):
+            await client.exactly(MB)
+            highest = max(highest, gateway.resident())
+    async with await Wire.open(gateway.port) as client:
+        await client.send(f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n")
+        for _ in range(SIZE // MB):
+            await client.send(bytes(MB))
+            highest = max(highest, gateway.resident())
+        assert (await client.read_answer("POST")).body == b"ok"
+    assert highest - before <= 32 * MB
+
+
+async def test_200_slow_readers_add_at_most_64_mb(gateway: Gateway) -> None:
+    before = gateway.resident()
+    clients = [await Wire.open(gateway.port, limit=4096) for _ in range(200)]
+    for client in clients:
+        await client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    for client in clients:
+        await client.read_head()
+    held = [0]
+    # Every buffer on the way fills up; then nothing grows any more.
+    async with asyncio.timeout(30):
+        while len(held) < 10 or held[-1] > held[-5] + MB:
+            await asyncio.sleep(0.1)
+            held.append(gateway.resident() - before)
+    for client in clients:
+        client.writer.transport.abort()
+    assert max(held) <= 64 * MB
+
+
+async def test_1000_idle_connections_add_at_most_64_mb(gateway: Gateway) -> None:
+    before = gateway.resident()
+    clients = [await Wire.open(gateway.port) for _ in range(1000)]
+    async with await Wire.open(gateway.port) as last:  # all the others are accepted by now
+        await last.ask("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert gateway.resident() - before <= 64 * MB
+    for client in clients:
+        client.writer.transport.abort()
