@@ -1,8 +1,8 @@
 """A gateway with a cache in front of an origin whose answers, and their moments, a test chooses."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,7 @@ from rawhttp import Answer, RawOrigin, Seen, Wire
 
 from proxy.admin.purge import read_purge
 from proxy.app import Gateway
-from proxy.core.cache import keys
-from proxy.core.cache.keys import CacheKeyRule
-from proxy.core.cache.record import CacheTerms
-from proxy.core.cache.tags import TagTemplate
-from proxy.core.matching import RouteTable
-from proxy.metrics import CacheTally, Metrics
-from proxy.policy.snapshot import CachePlan, Snapshot
+from proxy.metrics import CacheTally
 from proxy.stages.cache import Caching
 
 MAX_AGE = ("Cache-Control", "max-age=60")
@@ -150,51 +144,6 @@ async def until(truth: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-def cache_plan(metrics: Metrics, **settings: Any) -> CachePlan:
-    """A cache policy with the contract's defaults, but without chance. `key`: arguments of
-    CacheKeyRule.parse; `tags`: templates as text; what CacheTerms knows goes there."""
-    terms = {name: settings.pop(name) for name in CacheTerms.__slots__ if name in settings}
-    given: dict[str, Any] = {
-        "name": "things",
-        "terms": CacheTerms(**terms),
-        "key": CacheKeyRule.parse(**settings.pop("key", {})),
-        "tags": tuple(TagTemplate.parse(text) for text in settings.pop("tags", ())),
-        "expose_tags": False,
-        "max_object": 1024 * 1024,
-        "max_waiters": 1000,
-        "hit_for_miss": 10_000,
-        "early_refresh": 0.0,
-        "tally": metrics.cache("things"),
-    }
-    return CachePlan(**(given | settings))
-
-
-def with_cache(
-    snapshot: Snapshot,
-    plan: CachePlan,
-    uncached: frozenset[str],
-    lock_timeout: float,
-    invalidate: tuple[str, ...],
-) -> Snapshot:
-    """The snapshot with this cache on all of its routes but `uncached`."""
-    routes = []
-    for match, route in snapshot.table._routes:
-        cached = replace(
-            route,
-            cache=None if route.name in uncached else plan,
-            cache_space=keys.space(plan.name, route.name),
-            lock_timeout=lock_timeout,
-            invalidate=tuple(TagTemplate.parse(text) for text in invalidate),
-        )
-        routes.append((match, cached))
-    return replace(
-        snapshot,
-        routes={route.name: route for _, route in routes},
-        table=RouteTable(routes),
-        caches={plan.name: plan},
-    )
-
-
 CONFIG = """\
 server: {{listen: "127.0.0.1:{port}"}}
 log: {{level: warning}}
@@ -205,13 +154,12 @@ upstreams:
     endpoints: ["http://127.0.0.1:{origin}"]
     max_connections: 1000
     queue: 2000
-    {upstream}
-routes:
-{routes}
+routes: {routes}
 """
-ROUTES = """\
-  - {name: things, match: {path: "/{rest:path}"}, upstream: origin%s}
-"""
+ANY = {"match": {"path": "/{rest:path}"}, "upstream": "origin"}
+
+CACHE = {"early_refresh": 0, "lock_timeout": "30s"}
+"""The contract's defaults, but without chance, and more patient than this machine is slow."""
 
 
 async def start(
@@ -219,35 +167,27 @@ async def start(
     origin: Origin,
     ports: tuple[int, int],
     *,
-    limits: str = "",
-    names: str = "",
-    routes: str | None = None,
-    upstream: str = "",
-    uncached: frozenset[str] = frozenset(),
-    lock_timeout: float = 30.0,
-    invalidate: tuple[str, ...] = (),
+    policies: str = "",
+    routes: list[dict[str, Any]] | None = None,
+    route: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Cached:
+    """A gateway with one cache, `things`: `settings` are its YAML. `route` are further keys of the
+    one route, `routes` stand in its place."""
     port, admin = ports
     (folder / "policies").mkdir(exist_ok=True)
-    (folder / "policies" / "limits.yaml").write_text(limits)
+    caches = json.dumps({"things": CACHE | settings})
+    (folder / "policies" / "caches.yaml").write_text(f"caches: {caches}\n{policies}")
+    one = {"name": "things", "cache": "things"} | (route or {})
     path = folder / "gateway.yaml"
     path.write_text(
         CONFIG.format(
             port=port,
             admin=admin,
             origin=origin.raw.port,
-            upstream=upstream,
-            routes=routes or ROUTES % (f", limits: [{names}]" if names else ""),
+            routes=json.dumps([ANY | given for given in routes or [one]]),
         )
     )
     gateway = Gateway(path)
     await gateway.start()
-    snapshot = gateway.snapshot()
-    assert snapshot is not None
-    assert gateway._front is not None
-    plan = cache_plan(gateway.metrics, **settings)
-    gateway._snapshot = gateway._front.snapshot = with_cache(
-        snapshot, plan, uncached, lock_timeout, invalidate
-    )
     return Cached(gateway, port, origin)

@@ -70,7 +70,9 @@ async def test_location_of_this_origin_is_void_too(cached: Cached, origin: Origi
 async def test_the_route_and_the_origin_name_tags(
     start_cached: StartCached, origin: Origin
 ) -> None:
-    cached = await start_cached(tags=("path:{path.rest}",), invalidate=("path:b", "surrogate"))
+    cached = await start_cached(
+        tags=["path:{path.rest}"], route={"invalidate": ["path:b", "surrogate"]}
+    )
     origin.answers["/s"] = respond("old /s", MAX_AGE, ("Surrogate-Key", "x surrogate"))
     origin.answers["/g"] = respond("old /g", MAX_AGE, ("Cache-Groups", '"group"'))
     await fill(cached, "/a", "/b", "/s", "/g")
@@ -80,16 +82,15 @@ async def test_the_route_and_the_origin_name_tags(
     assert found == [True, False, False, False]
 
 
-ROUTES = """\
-  - {name: write, match: {path: "/{rest:path}", methods: [POST]}, upstream: origin}
-  - {name: read, match: {path: "/{rest:path}"}, upstream: origin}
-"""
-
-
 async def test_a_route_without_a_cache_invalidates_too(
     start_cached: StartCached, origin: Origin
 ) -> None:
-    cached = await start_cached(routes=ROUTES, uncached=frozenset({"write"}))
+    cached = await start_cached(
+        routes=[
+            {"name": "write", "match": {"path": "/{rest:path}", "methods": ["POST"]}},
+            {"name": "read", "cache": "things"},
+        ]
+    )
     await fill(cached, "/a")
     origin.answers["/a"] = once_written(OK, respond("new", MAX_AGE))  # type: ignore[assignment]
     assert (await cached.ask(method="POST")).all("Cache-Status") == []
@@ -192,7 +193,7 @@ async def test_a_soft_purge_may_be_served_while_revalidating(
 async def test_variants_and_queries_go_with_their_url(
     start_cached: StartCached, origin: Origin
 ) -> None:
-    cached = await start_cached(key={"exclude": ["utm"]})
+    cached = await start_cached(key={"query": {"exclude": ["utm"]}})
     for target in ("/a?utm=1", "/a?q=1"):
         origin.answers[target] = respond("old", MAX_AGE, ("Vary", "X-L"))
     for language in ("a", "b"):

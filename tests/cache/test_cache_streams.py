@@ -51,7 +51,7 @@ async def test_a_cut_answer_is_cut_for_all_and_stored_for_none(
 async def test_too_large_by_its_length_passes_unstored(
     start_cached: StartCached, origin: Origin
 ) -> None:
-    cached = await start_cached(max_object=1000)
+    cached = await start_cached(max_object="1000B")
     origin.answers["/a"] = respond(BODY, MAX_AGE)
     for _ in range(2):
         answer = await cached.ask()
@@ -62,7 +62,7 @@ async def test_too_large_by_its_length_passes_unstored(
 async def test_a_range_of_what_is_too_large_is_asked_for_as_it_is(
     start_cached: StartCached, origin: Origin
 ) -> None:
-    cached = await start_cached(max_object=1000)
+    cached = await start_cached(max_object="1000B")
 
     async def ranging(wire: Wire, seen: Seen) -> None:
         part = seen.get("Range")
@@ -84,7 +84,7 @@ async def test_a_range_of_what_is_too_large_is_asked_for_as_it_is(
 async def test_who_has_begun_is_paced_when_it_outgrows(
     start_cached: StartCached, origin: Origin
 ) -> None:
-    cached = await start_cached(max_object=2000)
+    cached = await start_cached(max_object="2000B")
     go_on = asyncio.Event()
 
     async def growing(wire: Wire, seen: Seen) -> None:
@@ -112,7 +112,7 @@ async def test_who_has_begun_is_paced_when_it_outgrows(
 async def test_a_slow_reader_paces_the_others_within_bounds(
     start_cached: StartCached, origin: Origin
 ) -> None:
-    cached = await start_cached(max_object=100_000)
+    cached = await start_cached(max_object="100KB")
     piece = chunk(b"x" * 100_000)
     sent = 0
 
@@ -197,7 +197,7 @@ async def test_what_is_being_stored_goes_on_alone(cached: Cached, origin: Origin
 async def test_what_nobody_reads_and_nobody_stores_is_given_up(
     start_cached: StartCached, origin: Origin
 ) -> None:
-    cached = await start_cached(max_object=1000)
+    cached = await start_cached(max_object="1000B")
 
     async def endless(wire: Wire, seen: Seen) -> None:
         await wire.send(head_of(MAX_AGE, length=None))

@@ -11,8 +11,8 @@ limits:
 """
 
 
-async def start(start_cached: StartCached, **settings: object) -> Cached:
-    return await start_cached(limits=LIMITS, names="every, upstream", **settings)
+async def start(start_cached: StartCached, **route: object) -> Cached:
+    return await start_cached(policies=LIMITS, route={"limits": ["every", "upstream"]} | route)
 
 
 async def test_hits_and_waiters_are_not_charged(start_cached: StartCached, origin: Origin) -> None:
@@ -103,6 +103,6 @@ async def test_writes_go_upstream_so_they_are_charged(
 async def test_without_a_cache_it_is_as_any_other(
     start_cached: StartCached, origin: Origin
 ) -> None:
-    cached = await start(start_cached, uncached=frozenset({"things"}))
+    cached = await start(start_cached, name="plain", cache=None)
     statuses = [(await cached.ask("/a")).status for _ in range(3)]
     assert statuses == [404, 404, 429]
