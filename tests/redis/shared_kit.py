@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 from redisservers import RedisServer, store_plan
@@ -88,10 +89,12 @@ async def a_cache(
     timeout: float = 5.0,
     retention: int = HOUR,
     up: bool = True,
+    database: int = 0,
     metrics: Metrics | None = None,
 ) -> AsyncIterator[RedisCache]:
     """A tier that is connected and hears purges, unless `up` is false."""
     plan = store_plan(*servers, kind=kind, timeout=timeout, prefix="t")
+    plan = replace(plan, url=replace(plan.url, database=database))
     cache = open_cache(plan, metrics or Metrics())
     try:
         cache.listen(listener or Listener(), lambda: retention)

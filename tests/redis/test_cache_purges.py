@@ -164,6 +164,25 @@ async def test_a_lookup_tells_what_its_messages_have_not(redis_server):
         assert {(soft, first), (Purge(prefix="/b"), second)} <= set(deaf.heard)
 
 
+async def test_databases_of_one_server_are_apart(redis_server):
+    """Though channels are not: a foreign purge's number would look like one that was lost."""
+    here, there = Listener(), Listener()
+    async with (
+        a_cache(redis_server, listener=here) as one,
+        a_cache(redis_server, listener=there, database=3) as two,
+    ):
+        await one.put(KEY, kept(await now(one), tags=("a",)), HOUR)
+        token = await one.lease(KEY, 60_000)
+        await two.purge(Purge(("a",)))
+        await two.purge(Purge(prefix=""))
+        assert await two.lease(KEY, 60_000) != token
+        assert len((await one.lookup(KEY)).variants) == 1
+        assert set(here.purges()) == {EVERYTHING}
+        await one.purge(Purge(("b",)))
+        await eventually(lambda: Purge(("b",)) in here.purges())
+        assert Purge(("b",)) not in there.purges()
+
+
 class TestBans:
     async def test_the_last_time_of_each_is_kept(self, redis_server):
         async with a_cache(redis_server) as cache:

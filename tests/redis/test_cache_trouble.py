@@ -166,3 +166,4 @@ async def test_a_purge_is_tried_whatever_went_before(redis_servers, purge):
             while cache._heads.well:
                 await outcome(cache.lookup(KEY))
         await eventually(lambda: cache.purge(purge))
+        await eventually(lambda: cache.status()["healthy"])

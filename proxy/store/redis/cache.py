@@ -7,10 +7,12 @@ Rules:
   is there before the head that leads to it, and stays a little longer than that.
 - Everything has a time to live. Nothing counts that began before the server lost what it knew of
   purges: what is evicted or lost is a miss, never a purge undone.
-- In a cluster purges are on one server, so a lookup that finds something takes two round trips.
+- In a cluster purges are on one server: a lookup that finds nothing waits once for both, one that
+  finds something asks for its tags then.
 - Whatever cannot be asked is a StoreError. Two roads: a large body delays no lookup.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,7 +53,8 @@ def open_cache(plan: StorePlan, metrics: Metrics) -> "RedisCache":
     loop; `plan.url` or `plan.cache_url` is not memory://."""
     plan = replace(plan, url=plan.cache_url or plan.url)
     heads, bodies = open_road(plan, metrics), open_road(plan, metrics)
-    return RedisCache(heads, bodies, plan.prefix, plan.timeout, metrics)
+    names = CacheNames(plan.prefix, plan.url.database)
+    return RedisCache(heads, bodies, names, plan.timeout, metrics)
 
 
 class RedisCache:
@@ -64,13 +67,13 @@ class RedisCache:
         self,
         heads: Road,
         bodies: Road,
-        prefix: str,
+        names: CacheNames,
         timeout: float,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._names = CacheNames(prefix)
+        self._names = names
         self._heads = CacheRoad(heads, timeout, metrics, clock)
         self._bodies = CacheRoad(bodies, timeout, metrics, clock)
         self._wall = wall
@@ -89,7 +92,12 @@ class RedisCache:
         entries, numbers = self._names.entries(key), self._names.numbers
         apart = self._heads.road.cluster
         keys = (entries,) if apart else (entries, numbers)
-        text, now, *said = await self._heads.run(_LOOK, keys, (purges.least,))
+        looking = self._heads.run(_LOOK, keys, (purges.least,))
+        if apart:
+            (text, now), (last, _) = await asyncio.gather(looking, purges.of(()))
+        else:
+            text, now, *said = await looking
+            last = said[1]
         found: list[Kept] = []
         marks: list[Mark] = []
         for entry in codec.entries(text):
@@ -102,10 +110,10 @@ class RedisCache:
             elif (mark := codec.read_mark(entry)) is not None:
                 marks.append(mark)
         tags = dict.fromkeys([tag for kept in found for tag in kept.tags])
-        if apart:
-            last, hard = await purges.of(list(tags))
+        if not apart:
+            hard = await purges.told(said, tags)
         else:
-            last, hard = said[1], await purges.told(said, tags)
+            hard = (await purges.of(list(tags)))[1] if tags else {}
         return Looked([kept for kept in found if self._counts(kept, hard)], marks, last)
 
     async def body(self, key: bytes, kept: Kept) -> bytes | None:

@@ -30,8 +30,8 @@ _LENGTH: Final = Struct("<I")
 _TAG: Final = 8
 
 _NAMES: Final = tuple(field.name for field in fields(Stored))
-_PAIRED: Final = frozenset(("lines", "vary"))
-"""Those that are (name, value) pairs: they stand as one flat list."""
+_LINES, _VARY, _TAGS = (_NAMES.index(name) for name in ("lines", "vary", "tags"))
+# Lines and vary are (name, value) pairs: each stands as one flat list.
 _values: Final = attrgetter(*_NAMES)
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -75,9 +75,8 @@ def entries(text: bytes) -> list[Entry]:
 def write_variant(kept: Kept, body: bytes) -> bytes:
     """The record of an answer; `body` is b"" where it is apart."""
     values = list(_values(kept.stored))
-    for place, name in enumerate(_NAMES):
-        if name in _PAIRED:
-            values[place] = [part for pair in values[place] for part in pair]
+    for place in (_LINES, _VARY):
+        values[place] = [part for pair in values[place] for part in pair]
     text = _encode([kept.target, kept.began, kept.hidden, *values]).encode("latin-1")
     return _sealed(_LENGTH.pack(len(text)) + text + body)
 
@@ -93,12 +92,12 @@ def read_variant(entry: Entry) -> Kept | None:
         target, began, hidden, *values = json.loads(
             opened[_LENGTH.size : _LENGTH.size + length].decode("latin-1")
         )
-        named = dict(zip(_NAMES, values, strict=True))
-        for name in _PAIRED:
-            named[name] = _pairs(named[name])
-        named["vary"] = tuple(named["vary"])
-        named["tags"] = tuple(named["tags"])
-        stored = Stored(**named)
+        if len(values) != len(_NAMES):
+            return None
+        values[_LINES] = _pairs(values[_LINES])
+        values[_VARY] = tuple(_pairs(values[_VARY]))
+        values[_TAGS] = tuple(values[_TAGS])
+        stored = Stored(*values)
         hidden = tuple(hidden)
     except (ValueError, TypeError, LookupError, RecursionError, struct.error):
         return None

@@ -4,7 +4,8 @@
     PREFIX:b:{KEY}:NAME       a body that is kept apart; each one that is stored has a new NAME
     PREFIX:f:{KEY}            the lease of who fetches for everybody
     PREFIX:{purges}:numbers   the numbers of purges, by tag      PREFIX:{purges}:bans  by prefix
-    PREFIX:purges             channel: purges         PREFIX:released  channel: leases let go
+    PREFIX:purges, PREFIX:released   channels: purges; leases let go. Channels know no databases, so
+                              the number of one that is not 0 follows, as in PREFIX:purges@3
 
 KEY is the 16 bytes of a primary key in base64; it decides the slot. Purges have one slot, as they
 have one sequence of numbers.
@@ -25,11 +26,11 @@ NO_BODY: Final = bytes(8)
 
 
 class CacheNames:
-    """Names under one prefix."""
+    """Names under one prefix, in one database."""
 
     __slots__ = ("_body", "_entries", "_lease", "bans", "numbers", "purges", "released")
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, database: int = 0) -> None:
         if "{" in prefix or "}" in prefix:
             raise ValueError("a prefix with braces would decide the slot of every key")
         self._entries = f"{prefix}:c:{{".encode()
@@ -37,8 +38,9 @@ class CacheNames:
         self._lease = f"{prefix}:f:{{".encode()
         self.numbers = f"{prefix}:{{purges}}:numbers".encode()
         self.bans = f"{prefix}:{{purges}}:bans".encode()
-        self.purges = f"{prefix}:purges"
-        self.released = f"{prefix}:released"
+        place = f"@{database}" if database else ""
+        self.purges = f"{prefix}:purges{place}"
+        self.released = f"{prefix}:released{place}"
 
     def entries(self, key: bytes) -> bytes:
         return self._entries + _text(key) + b"}"
