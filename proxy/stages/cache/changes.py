@@ -35,17 +35,17 @@ async def pass_by(
     if not reply.origin:
         return reply
     if ex.snapshot.caches and invalidation.invalidates(ex.method, reply.status):
-        invalidate(ex, reply, caching)
+        await invalidate(ex, reply, caching)
     if plan is not None:
         lines = shown_lines(reply.fields, expose_tags=plan.expose_tags)
         reply = with_member(reply, lines, forwarded(why))
     return reply
 
 
-def invalidate(ex: Exchange, reply: Reply, caching: Caching) -> None:
+async def invalidate(ex: Exchange, reply: Reply, caching: Caching) -> None:
     """Makes void what this answer to an unsafe request says has changed."""
     assert ex.route is not None
     found = invalidation.targets(ex, reply.status, Fields(reply.fields))
     names = found.tags(ex.snapshot.cache_rules)
     names += tags.filled(ex.route.invalidate, ex.captures)
-    caching.purges.apply(Purge(tuple(dict.fromkeys(names))))
+    await caching.purge(Purge(tuple(dict.fromkeys(names))))
