@@ -13,7 +13,7 @@ from proxy.core.cache.cache_status import Forwarding, forwarded
 from proxy.core.fields import Fields
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
-from proxy.stages.cache.answers import with_member
+from proxy.stages.cache.answers import let_go, with_member
 from proxy.stages.cache.caching import Caching
 from proxy.stages.cache.look import Ask, Charge
 from proxy.store.memory.cache import shown_lines
@@ -35,7 +35,11 @@ async def pass_by(
     if not reply.origin:
         return reply
     if ex.snapshot.caches and invalidation.invalidates(ex.method, reply.status):
-        await invalidate(ex, reply, caching)
+        try:
+            await invalidate(ex, reply, caching)
+        except BaseException:  # the client left meanwhile
+            let_go(reply)
+            raise
     if plan is not None:
         lines = shown_lines(reply.fields, expose_tags=plan.expose_tags)
         reply = with_member(reply, lines, forwarded(why))
