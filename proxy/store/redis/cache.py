@@ -183,8 +183,8 @@ class RedisCache:
     async def close(self) -> None:
         await self._leases.close()
         await self._purges.close()
-        await self._heads.road.close()
-        await self._bodies.road.close()
+        await self._heads.close()
+        await self._bodies.close()
 
     def _counts(self, kept: Kept, hard: dict[bytes, int]) -> bool:
         """Whether no purge voids it, as far as tags and what the server has lost go."""

@@ -1,18 +1,20 @@
 """A road of the cache's own: measured, and not asked while it is in trouble.
 
 Rules:
-- The breaker is the store's (proxy.store.breaker). The first call when a probe is due is the
-  probe; all the others fail at once until it is answered.
+- The breaker is the store's (proxy.store.breaker): while it is not closed, calls fail at once, and
+  the road is probed beside them.
 - What is large has more time: the road's own timeout, and what is under way at RATE.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from proxy.metrics import Metrics
-from proxy.store.breaker import Breaker
+from proxy.store.breaker import PROBE_DEADLINE, Breaker
 from proxy.store.ports import StoreError
+from proxy.store.redis.link import ended
 from proxy.store.redis.road_port import Road
 from proxy.store.scripts import Script
 
@@ -36,6 +38,7 @@ class CacheRoad:
         self._metrics = metrics
         self._clock = clock
         self._breaker = Breaker()
+        self._probing: asyncio.Task[None] | None = None
         self._under_way = 0
 
     @property
@@ -75,11 +78,8 @@ class CacheRoad:
     ) -> Any:
         breaker = self._breaker
         began = self._clock()
-        probe: int | None = None
-        if not breaker.closed:
-            probe = breaker.probe(began)
-            if probe is None and not must:
-                raise StoreError("down", "the cache's store is in trouble")
+        if not (breaker.closed or must):
+            raise StoreError("down", "the cache's store is in trouble")
         generation = breaker.generation
         tally = self._metrics.store(name)
         timeout = None
@@ -92,17 +92,33 @@ class CacheRoad:
             now = self._clock()
             tally.errors += 1
             tally.duration.observe(now - began)
-            if probe is not None:
-                breaker.probed(probe, error.reason == "refused", now)
-            elif not error.partial and error.reason != "refused":
-                breaker.failed(generation, now)
+            if not error.partial and error.reason != "refused" and breaker.failed(generation, now):
+                self._probing = asyncio.get_running_loop().create_task(self._probe())
             raise
         finally:
             self._under_way -= size
         now = self._clock()
         tally.duration.observe(now - began)
-        if probe is not None:
-            breaker.probed(probe, True, now)
-        else:
-            breaker.succeeded(generation, now)
+        breaker.succeeded(generation, now)
         return reply
+
+    async def close(self) -> None:
+        if self._probing is not None:
+            await ended(self._probing)
+        await self.road.close()
+
+    async def _probe(self) -> None:
+        """Probes until one is answered; a server that is full answers, too."""
+        breaker = self._breaker
+        while (due := breaker.probe_due()) is not None:
+            await asyncio.sleep(max(0.0, due - self._clock()))
+            generation = breaker.probe(self._clock())
+            if generation is None:
+                continue
+            well = True
+            try:
+                async with asyncio.timeout(PROBE_DEADLINE):
+                    await self.road.probe()
+            except (StoreError, TimeoutError) as error:
+                well = isinstance(error, StoreError) and error.reason == "refused"
+            breaker.probed(generation, well, self._clock())
