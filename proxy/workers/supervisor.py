@@ -254,6 +254,7 @@ class Supervisor:
             Post(number, sockets, self) for number, sockets in enumerate(self._port.sockets, 1)
         ]
         await asyncio.gather(*(post.first for post in self._posts))
+        await self.refresh()  # readyz tells of the store from the first moment
         self._polling = asyncio.create_task(self._poll())
         self._watcher = Watcher(self.path, self._content, self.reload)
         self._watcher.start()
