@@ -3,6 +3,7 @@ hands under load, and one node in trouble."""
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 
@@ -329,3 +330,28 @@ async def test_messages_cross_the_cluster(redis_cluster: list[RedisServer]) -> N
             return b"hello" in got
 
         await eventually(published)
+
+
+async def test_closing_at_any_moment_leaves_nothing_behind(
+    redis_cluster: list[RedisServer], redis_server: RedisServer
+) -> None:
+    """Also while something of redis-py's is on its way to a connection, or to its end."""
+    async with a_road(redis_server.url):
+        pass  # what the loop opens for itself is open now
+    before = sockets()
+    for place in range(60):
+        for place_of in (url(redis_cluster), redis_server.url):
+            async with a_road(place_of, up=False) as road:
+                road.subscribe("news", lambda _: None, lambda: None)
+                await asyncio.sleep(0.0003 * place)
+    assert len(asyncio.all_tasks()) == 1
+    await eventually(lambda: sockets() <= before)
+
+
+def sockets() -> int:
+    """The sockets that this process has open."""
+    count = 0
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
+    return count

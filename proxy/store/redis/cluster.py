@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import StorePlan
 from proxy.store.ports import StoreError
-from proxy.store.redis.access import Access, Address
+from proxy.store.redis.access import Access, Address, let_go
 from proxy.store.redis.connection import ErrorReply, Word
 from proxy.store.redis.eviction import Eviction
 from proxy.store.redis.link import NOT_SERVING, Link, NotServing, ended, refused, wait_for
@@ -286,7 +286,7 @@ class ClusterRoad:
                 trouble = f"{address}: {error}"
                 continue
             finally:
-                await client.aclose()
+                await let_go(client)
             if any(table):
                 self._use(table)
                 return

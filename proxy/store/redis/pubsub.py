@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from proxy.store.redis.access import Access, Address
+from proxy.store.redis.access import Access, Address, let_go
 from proxy.store.redis.link import NotServing, ended
 
 log = logging.getLogger(__name__)
@@ -68,11 +68,14 @@ class Subscriptions:
 
     async def _listen(self) -> None:
         client = self._access.client(await self._find())
+        pubsub = client.pubsub()
         try:
-            async with client.pubsub() as pubsub:
-                await self._read(pubsub)
+            await self._read(pubsub)
         finally:
-            await client.aclose()
+            try:
+                await let_go(pubsub)
+            finally:
+                await let_go(client)
 
     async def _read(self, pubsub: Any) -> None:
         heard = time.monotonic()

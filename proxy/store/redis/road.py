@@ -107,9 +107,9 @@ class SingleRoad:
 
     async def close(self) -> None:
         await self._subscriptions.close()
+        await self._link.close()
         if self._sentinels is not None:
             await self._sentinels.close()
-        await self._link.close()
 
     def _refused(self, error: ErrorReply) -> StoreError:
         code = error.code

@@ -11,7 +11,7 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
-from proxy.store.redis.access import Access, Address
+from proxy.store.redis.access import Access, Address, let_go
 from proxy.store.redis.link import NotServing, ended
 
 log = logging.getLogger(__name__)
@@ -41,13 +41,13 @@ class _Sentinel:
             if self._asked_for_password or self._access.password is None:
                 raise
             self._asked_for_password = True
-            await self._client.aclose()
+            await let_go(self._client)
             self._client = self._access.client(self.address, db=0)
             found = await self._client.sentinel_get_master_addr_by_name(name)
         return Address(_text(found[0]), int(found[1])) if isinstance(found, tuple) else None
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await let_go(self._client)
 
 
 class Sentinels:
