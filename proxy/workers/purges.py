@@ -3,16 +3,25 @@ each where every process has only its own."""
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from proxy.store.ports import Purge, StoreError
 from proxy.workers.channel import Lost, Refused
-from proxy.workers.post import Post
 
 _SECONDS: Final = 10.0
 
 
-async def purge(posts: Sequence[Post], purge: Purge, *, shared: bool) -> None:
+class Worker(Protocol):
+    """A post, with a worker in it or not."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    async def ask(self, what: str, timeout: float, **order: Any) -> Any:
+        """As `Channel.ask`."""
+
+
+async def purge(posts: Sequence[Worker], purge: Purge, *, shared: bool) -> None:
     """Has it done. Raises StoreError where that is not certain."""
     ready = [post for post in posts if post.ready]
     if not shared:
@@ -24,7 +33,7 @@ async def purge(posts: Sequence[Post], purge: Purge, *, shared: bool) -> None:
     raise StoreError("down", "no worker is there to tell the store")
 
 
-async def _ask(post: Post, purge: Purge) -> bool:
+async def _ask(post: Worker, purge: Purge) -> bool:
     """Whether the worker did it; False where it is gone, and what it had with it."""
     try:
         await post.ask("purge", _SECONDS, **packed(purge))
