@@ -1,46 +1,15 @@
 """A gateway of real parts in this process: YAML on disk, real listeners, a raw origin behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from edge_kit import GATEWAY, ROUTE, Running, StartGateway, StartOrigin
 from rawhttp import RawOrigin, Script, echo, free_port
 
 from proxy import logs
 from proxy.app import Gateway
-
-StartGateway = Callable[..., Awaitable["Running"]]
-StartOrigin = Callable[..., Awaitable[RawOrigin]]
-
-
-class Running:
-    """A started gateway and where to reach it."""
-
-    def __init__(self, gateway: Gateway, port: int, admin_port: int, path: Path) -> None:
-        self.gateway = gateway
-        self.port = port
-        self.admin_port = admin_port
-        self.path = path
-
-
-GATEWAY = """\
-server:
-  listen: 127.0.0.1:{port}
-{server}
-log: {{level: warning}}
-admin: {{listen: "127.0.0.1:{admin}"}}
-policies: policies
-upstreams:
-  origin:
-    endpoints: ["http://127.0.0.1:{origin}"]
-{upstream}
-routes:
-{routes}
-"""
-ROUTE = """\
-  - {name: all, match: {path: "/{rest:path}"}, upstream: origin}
-"""
 
 
 def indent(text: str, depth: int) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from conftest import ROUTE, StartGateway, StartOrigin
+from edge_kit import ROUTE, StartGateway, StartOrigin
 from rawhttp import Wire, echo
 
 GET = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 
 import pytest
-from conftest import Running, StartGateway, StartOrigin
+from edge_kit import Running, StartGateway, StartOrigin
 from rawhttp import Seen, Wire, read_body
 
 GET = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from conftest import GATEWAY, StartGateway, StartOrigin
+from edge_kit import GATEWAY, StartGateway, StartOrigin
 from rawhttp import Wire, echo, free_port
 
 GET = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -1,7 +1,7 @@
 """What must never be forwarded: every ambiguous message, on the wire (RFC 9112, hard edges)."""
 
 import pytest
-from conftest import StartGateway, StartOrigin
+from edge_kit import StartGateway, StartOrigin
 from rawhttp import Wire, echo
 
 HOST = "Host: a\r\n"

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from conftest import StartGateway, StartOrigin
+from edge_kit import StartGateway, StartOrigin
 from rawhttp import Cut, Seen, Wire, answering, free_port
 
 GET = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
