@@ -32,6 +32,7 @@ from proxy.store.breaker import IN_A_ROW, Breaker
 from proxy.store.guard import GuardedLimits
 from proxy.store.memory.limits import MemoryLimits
 from proxy.store.ports import LimitStore, Purge
+from proxy.store.redis.cache import RedisCache, open_cache
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road
 from proxy.store.redis.road_port import Road
@@ -150,6 +151,7 @@ class Gateway:
         self._snapshot: Snapshot | None = None
         self._prepared: tuple[Snapshot, list[str]] | None = None
         self._caching: Caching | None = None
+        self._shared: RedisCache | None = None
         self._front: Front | None = None
         self._tls: ssl.SSLContext | None = None
         self._listeners: list[Listener] = []
@@ -175,7 +177,8 @@ class Gateway:
             return False, {"reason": "draining"}
         if not self._listeners:
             return False, {"reason": "starting"}
-        return True, self._counting.trouble()
+        blind = self._caching is not None and self._caching.blind
+        return True, self._counting.trouble() | ({"blind": True} if blind else {})
 
     async def purge(self, purge: Purge, selector: str, number: int) -> None:
         await self.apply_purge(purge)
@@ -304,6 +307,8 @@ class Gateway:
         flow = Flow(self.limit_store, caching)
         front = self._front = Front(snapshot, flow, self.metrics, self._access, self._is_ready)
         self._adopt(snapshot, [str(warning) for warning in loaded.warnings])
+        if self._shared is not None:
+            await self._shared.up(_CONNECT_PATIENCE)
         return snapshot, front
 
     async def stop(self) -> None:
@@ -344,6 +349,15 @@ class Gateway:
         self._front.snapshot = snapshot
         self._upstreams.commit()
         self._counting.retain(snapshot)
+        self._share(snapshot)
+
+    def _share(self, snapshot: Snapshot) -> None:
+        """Opens the shared tier with the first cache there is. It stays for what is stored."""
+        assert self._caching is not None
+        store = snapshot.store
+        if self._shared is None and snapshot.caches and store.cache_at.kind != "memory":
+            self._shared = open_cache(store, self.metrics)
+            self._caching.share(self._shared)
 
     def _is_ready(self) -> bool:
         return self.readiness()[0]

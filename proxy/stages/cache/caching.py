@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.metrics import Metrics
 from proxy.stages.cache.marks import Marks
+from proxy.stages.cache.tier import Tier
 from proxy.store.memory.cache import Held, MemoryCache
 from proxy.store.memory.purges import Purges
-from proxy.store.ports import Purge
+from proxy.store.ports import Mark, Purge, SharedCache, StoreError
 
 if TYPE_CHECKING:
     from proxy.stages.cache.flight import Flight
@@ -28,7 +29,9 @@ class Caching:
     """What every request of this process shares. `size`: bytes of memory for stored answers;
     `blind`: ms that they are used for after purges may have gone unheard."""
 
-    __slots__ = ("_metrics", "_tasks", "clock", "flights", "marks", "memory", "purges")
+    __slots__ = (
+        "_metrics", "_tasks", "clock", "flights", "marks", "memory", "purges", "tier",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -45,21 +48,53 @@ class Caching:
         self.purges = Purges(clock, blind)
         self.marks = Marks()
         self.flights: dict[FlightId, Flight] = {}
+        self.tier: Tier | None = None
+
+    def share(self, shared: SharedCache) -> None:
+        """Has what is stored shared with other processes from here on. It is closed with this."""
+        tier = self.tier = Tier(shared)
+        self.purges.lost()  # until the subscription stands
+        shared.listen(self.purges, lambda: tier.longest)
 
     @property
     def busy(self) -> int:
         """How many fetches are on their way, those that nobody can join any more among them."""
         return len(self._tasks)
 
-    def keep(self, key: bytes, held: Held) -> bool:
-        """Stores an answer, unless a purge has made it void while it was fetched."""
+    @property
+    def blind(self) -> bool:
+        """Whether purges may go unheard."""
+        return self.purges.since is not None
+
+    def keep(self, key: bytes, held: Held, hidden: tuple[str, ...]) -> bool:
+        """Stores an answer, for everybody, unless a purge has made it void while it was fetched.
+        `hidden`: the tags of its URL."""
         if self.purges.reaches(held):
             return False
-        self.memory.put(key, held)
-        self._metrics.cache_bytes["memory"] = self.memory.size
+        self.adopt(key, held)
+        if self.tier is not None:
+            self.tier.put(key, held, hidden, self.clock())
         return True
 
+    def adopt(self, key: bytes, held: Held) -> None:
+        """Puts an answer into memory."""
+        self.memory.put(key, held)
+        self._metrics.cache_bytes["memory"] = self.memory.size
+
+    def mark(self, key: bytes, mark: Mark) -> None:
+        """Has nobody wait."""
+        self.marks.put(key, mark)
+        if self.tier is not None:
+            self.tier.mark(key, mark)
+
+    def take_out(self, key: bytes, held: Held) -> None:
+        """Drops what is wrong by now, for everybody."""
+        self.drop(key, held)
+        if self.tier is not None:
+            self.tier.drop(key, held)
+
     def drop(self, key: bytes, held: Held) -> None:
+        """Takes an answer out of memory."""
         self.memory.drop(key, held)
         self._metrics.cache_bytes["memory"] = self.memory.size
 
@@ -67,20 +102,39 @@ class Caching:
         """What was purged softly is stale from now on, and serves as stale answers do."""
         stored = replace(held.stored, lifetime=min(held.stored.lifetime, held.stored.age(now)))
         stale = Held(stored, held.body, held.tags, held.target, self.purges.last, held.lines)
+        stale.place = held.place
         self.memory.put(key, stale)
         return stale
 
     async def purge(self, purge: Purge) -> None:
         """Makes void what the purge covers. Raises StoreError where others cannot be told."""
-        self.purges.apply(purge)
+        if self.tier is None:
+            self.purges.apply(purge)
+            return
+        try:
+            await self.tier.purge(purge)
+        except StoreError:
+            self.purges.apply(purge)  # here, at least
+            raise
+
+    async def invalidate(self, purge: Purge) -> None:
+        """A purge that a write brings: where others cannot be told now, they are told later."""
+        try:
+            await self.purge(purge)
+        except StoreError:
+            assert self.tier is not None
+            self.tier.owe(purge)
 
     def status(self) -> dict[str, object]:
         """What there is, for an operator."""
-        return {
+        status: dict[str, object] = {
             "entries": len(self.memory),
             "bytes": self.memory.size,
             "in_flight": self.busy,
         }
+        if self.tier is not None:
+            status |= {"blind": self.blind, "shared": self.tier.status()}
+        return status
 
     def start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Runs something that its client need not wait for."""
@@ -95,4 +149,6 @@ class Caching:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self.tier is not None:
+            await self.tier.close()
         self.memory.clear()

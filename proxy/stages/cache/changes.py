@@ -52,4 +52,4 @@ async def invalidate(ex: Exchange, reply: Reply, caching: Caching) -> None:
     found = invalidation.targets(ex, reply.status, Fields(reply.fields))
     names = found.tags(ex.snapshot.cache_rules)
     names += tags.filled(ex.route.invalidate, ex.captures)
-    await caching.purge(Purge(tuple(dict.fromkeys(names))))
+    await caching.invalidate(Purge(tuple(dict.fromkeys(names))))

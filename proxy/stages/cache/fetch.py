@@ -125,10 +125,13 @@ class Fetch:
         )
         tagged = self._tag(fresh, Fields(fresh.lines))
         new = self._held(fresh, held.body)
+        new.place = held.place
         kept = refused is None and tagged
-        if kept or drop or not tagged:
-            look.caching.drop(look.key, held)  # under its old Vary, which may have changed
-        return Revalidated(new, own, kept and look.caching.keep(look.key, new))
+        if drop or not tagged or (kept and fresh.vary != held.stored.vary):
+            look.caching.take_out(look.key, held)
+        elif kept:
+            look.caching.drop(look.key, held)
+        return Revalidated(new, own, kept and self._keep(new))
 
     def _judge(self, reply: Reply) -> Outcome:
         look = self.look
@@ -195,11 +198,11 @@ class Fetch:
         )
         if update is None:
             return None
-        look.caching.drop(look.key, held)
+        look.caching.take_out(look.key, held)
         if isinstance(update, validation.Freshened) and update.refused is not None:
             return None
         if self._tag(update.stored, Fields(update.stored.lines)):
-            look.caching.keep(look.key, self._held(update.stored, held.body))
+            self._keep(self._held(update.stored, held.body))
         return NotStored("updated", False)
 
     def _held(self, stored: Stored, body: bytes) -> Held:
@@ -213,8 +216,11 @@ class Fetch:
         if stored.method == "GET":
             stored.length = len(body)
         held = self._held(stored, body)
-        self.look.caching.keep(self.look.key, held)
+        self._keep(held)
         return held
+
+    def _keep(self, held: Held) -> bool:
+        return self.look.caching.keep(self.look.key, held, self._hidden)
 
     def refuse(self, refused: NotStored, fields: Fields) -> None:
         """Has nobody wait for what will not be stored, and drops what it has taken the place of."""
@@ -226,9 +232,9 @@ class Fetch:
             return
         varied = vary.values(vary.names(fields) or (), look.seen)
         until = look.caching.clock() + look.plan.hit_for_miss
-        look.caching.marks.put(look.key, Mark(varied, kind, until))
+        look.caching.mark(look.key, Mark(varied, kind, until))
         if refused.hit_for_miss and look.held is not None:
-            look.caching.drop(look.key, look.held)
+            look.caching.take_out(look.key, look.held)
 
 
 def _length(reply: Reply, method: str) -> int | None:

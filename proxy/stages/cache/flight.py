@@ -10,6 +10,8 @@ Rules:
 - After `lock_timeout` those that wait stop waiting for this flight: one of them leads the next.
   What comes late is shared all the same.
 - A flight that nobody waits for or reads is given up, unless its answer is being stored.
+- Over the fleet it is fetched under a lease: whoever does not get it waits, and finds the answer in
+  the shared tier, is told not to wait, or goes on itself where the holder has failed or died.
 - Interim answers (103) are the leader's alone, and end with its waiting.
 """
 
@@ -26,7 +28,10 @@ from proxy.stages.cache.buffer import Buffer, BufferReader
 from proxy.stages.cache.caching import FlightId
 from proxy.stages.cache.fetch import Failed, Fetch, Outcome, Revalidated, Storable
 from proxy.stages.cache.look import Look
+from proxy.stages.cache.sharing import consult
+from proxy.stages.cache.tier import Lease, Tier, lease_id, shareable
 from proxy.store.memory.cache import Held
+from proxy.store.ports import Mark
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +57,10 @@ class Flight:
         """Requests that wait for the head, the leader among them."""
         self.held: Held | None = None
         """The answer, once it is complete and stored."""
+        self.elsewhere = False
+        """Whether nothing was fetched, as the shared tier has the answer, or says that nobody
+        should wait for it."""
+        self._lease: Lease | None = None
         self._look = look
         self._caching = look.caching
         self._background = background
@@ -120,9 +129,14 @@ class Flight:
             self._buffer.end(cut=True)
             self._decide(self.word or "again")
             self._leave_register()
+            self._let_go_lease()
 
     async def _fly(self) -> None:
         look = self._look
+        if self._caching.tier is not None:
+            if not await self._is_my_turn(self._caching.tier):
+                return
+            self.fetch = Fetch(look, look.held)  # it begins now
         if not self._background:
             self.refusal = await look.charge(look.ex)
             if self.refusal is not None:
@@ -140,6 +154,42 @@ class Flight:
             if not self._led:
                 let_go(outcome.reply)
 
+    async def _is_my_turn(self, tier: Tier) -> bool:
+        """Whether to fetch: by the fleet's lease, or as there is no use in waiting for it. Else
+        another process has fetched meanwhile, or will."""
+        look, caching, before = self._look, self._caching, self._look.held
+        assert look.ex.route is not None
+        now = asyncio.get_running_loop().time
+        deadline = now() + look.ex.route.lock_timeout
+        while not caching.marks.apart(look.key, caching.clock()):
+            ident = lease_id(*look.flight_id())
+            lease = self._lease = await tier.lease(look.key, ident)
+            heard = False
+            if lease is None:
+                if self._background:
+                    return False
+                heard = await tier.released(ident, max(0.0, deadline - now()))
+            elif lease.token is None:
+                return True
+            await consult(look, anew=True)
+            if look.usable and not (self._background and look.held is before):
+                self.elsewhere = True
+                return False
+            if look.is_marked():
+                self.elsewhere = True
+                self._decide("alone")
+                return False
+            # Let go, and nothing there: it failed, or was not for everybody.
+            given_up = heard and ident == lease_id(*look.flight_id())
+            if lease is not None or given_up or now() >= deadline:
+                return True
+        return True
+
+    def _let_go_lease(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None and self._caching.tier is not None:
+            self._caching.tier.let_go(lease)
+
     async def _share(self, storable: Storable) -> None:
         reply, stored = storable
         buffer = self._buffer
@@ -152,6 +202,10 @@ class Flight:
         if self._caching.flights.get(self.id) is not self:
             self._come_back()
         self._decide("open")
+        if self._lease is not None and not shareable(stored.vary):
+            until = self._caching.clock() + self._look.plan.hit_for_miss
+            self._caching.mark(self._look.key, Mark((), "apart", until))
+            self._let_go_lease()
         try:
             while piece := await reply.stream.read():
                 buffer.add(piece)
@@ -195,6 +249,7 @@ class Flight:
         if self._caching.flights.get(self.id) is self:
             self._leave_register()
             self.fetch.refuse(NotStored("too-large", True), fields)
+            self._let_go_lease()
 
     def _leave_register(self) -> None:
         if self._caching.flights.get(self.id) is self:

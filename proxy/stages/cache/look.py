@@ -11,6 +11,7 @@ from proxy.core.cache import cache_status, reuse, vary
 from proxy.core.cache.cache_status import Forwarding
 from proxy.core.cache.directives import read_request
 from proxy.core.cache.keys import primary
+from proxy.core.cache.record import Stored
 from proxy.core.cache.reuse import Trouble, Verdict
 from proxy.core.cache.seen import Seen
 from proxy.core.message import Reply
@@ -65,7 +66,7 @@ class Look:
     def find(self) -> None:
         """Looks into memory, now."""
         caching = self.caching
-        now = self.now = caching.clock()
+        self.now = caching.clock()
         shelf = caching.memory.get(self.key)
         if not shelf:
             self.held = self.verdict = None
@@ -74,11 +75,14 @@ class Look:
         if held is None:
             self.held = self.verdict = None
             shelf = caching.memory.get(self.key)  # without what is void
-            found = {name for one in shelf for name, _ in one.stored.vary}
-            self.names = tuple(sorted(found))
             if shelf:
-                self.why = "vary-miss" if found else "miss"
+                self.varies_by({name for one in shelf for name, _ in one.stored.vary})
             return
+        self.use(held)
+
+    def use(self, held: Held) -> None:
+        """Selects a stored answer, and judges it."""
+        caching, now = self.caching, self.now
         if caching.purges.state(held) == SOFT:
             held = caching.soften(self.key, held, now)
         self.held = held
@@ -92,6 +96,15 @@ class Look:
                 self.early = self._is_early(held, stored.lifetime - verdict.age)
                 return
         self.why = "request" if self.verdict == reuse.Validate("request") else "stale"
+
+    def varies_by(self, names: set[str]) -> None:
+        """Nothing is selected, but there are other variants, by these fields."""
+        self.names = tuple(sorted(names))
+        self.why = "vary-miss" if names else "miss"
+
+    def has_newer_than(self, stored: Stored) -> bool:
+        """Whether what is selected is as new as another that could be, or newer."""
+        return self.held is not None and self.held.stored.received >= stored.received
 
     def stored_get(self) -> Held | None:
         """The answer that this request would select if it were a GET."""
@@ -122,6 +135,16 @@ class Look:
         return reuse.early(held.stored, self.now, beta, -math.log(1.0 - random.random()))
 
     # What a request gets of what is stored.
+
+    @property
+    def usable(self) -> bool:
+        """Whether what is selected may be used without asking."""
+        return self.held is not None and not isinstance(self.verdict, reuse.Validate)
+
+    @property
+    def must_ask(self) -> bool:
+        """Whether the client wants the upstream asked, whatever is stored."""
+        return self.verdict == reuse.Validate("request") or self.directives.no_cache
 
     def served(self) -> Reply | None:
         """The stored answer, where it may be used without asking."""

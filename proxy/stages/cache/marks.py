@@ -3,6 +3,9 @@
 A mark holds for a primary key and the values of the fields that the answer varied by, and, where
 the request's credentials were the reason, for requests with such credentials only. It ends by time,
 or by a storable answer to a request that it is for.
+
+The kind "apart" says that answers are stored, but not shared between processes: nobody should wait
+for another process, and those of one process wait together.
 """
 
 from typing import Final
@@ -47,6 +50,10 @@ class Marks:
             del self._marks[key]
         return any(_is_for(mark, fields, seen, terms) for mark in live)
 
+    def apart(self, key: bytes, now: int) -> bool:
+        """Whether processes should not wait for each other."""
+        return any(mark.kind == "apart" and mark.until > now for mark in self._marks.get(key, ()))
+
     def lift(self, key: bytes, fields: Fields, seen: Seen, terms: CacheTerms) -> None:
         """An answer to this request was storable: what says otherwise goes."""
         marks = self._marks.get(key)
@@ -60,7 +67,7 @@ class Marks:
 
 
 def _is_for(mark: Mark, fields: Fields, seen: Seen, terms: CacheTerms) -> bool:
-    if not vary.matches(mark.vary, seen):
+    if mark.kind == "apart" or not vary.matches(mark.vary, seen):
         return False
     if mark.kind == "authorization":
         return "authorization" in fields.index

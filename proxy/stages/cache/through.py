@@ -17,6 +17,7 @@ from proxy.stages.cache.fetch import Failed, Fetch, Revalidated, Storable
 from proxy.stages.cache.flight import Flight
 from proxy.stages.cache.look import Ask, Charge, Look
 from proxy.stages.cache.outcomes import handed, joined, led, settled, spared
+from proxy.stages.cache.sharing import consult, may_be_shared
 
 _MISMATCHES = 3
 """How often a request joins a fetch whose answer turns out to vary by what it does not share."""
@@ -37,6 +38,13 @@ async def through(ex: Exchange, ask: Ask, charge: Charge, caching: Caching) -> R
         if look.wants_refresh:
             refresh(look)
         return reply
+    if caching.tier is not None and may_be_shared(look):
+        await consult(look)
+        reply = look.served()
+        if reply is not None:
+            if look.wants_refresh:
+                refresh(look)
+            return reply
     if look.directives.only_if_cached:
         return problem("not-cached", "Nothing that is stored may answer this request.")
     return await (alone(look) if _nobody_else(look) else together(look))
@@ -82,6 +90,8 @@ async def lead(look: Look) -> Reply:
     outcome = flight.outcome
     if flight.refusal is not None:
         return look.stand_in("error", None) or flight.refusal
+    if flight.elsewhere:
+        return look.served() or await alone(look)
     if outcome is None:
         return problem("internal", "The gateway failed to fetch this.")
     if isinstance(outcome, Storable):

@@ -26,7 +26,7 @@ _TAG: Final = 300
 class Held(Purgeable):
     """One stored answer, in memory. Treated as immutable, but for what purges say of it."""
 
-    __slots__ = ("body", "lines", "size", "stored")
+    __slots__ = ("body", "lines", "place", "size", "stored")
 
     def __init__(
         self,
@@ -40,6 +40,8 @@ class Held(Purgeable):
         super().__init__(tags, target, began)
         self.stored = stored
         self.body = body
+        self.place = b""
+        """Where the shared tier has the body, if that is known (`Kept.place`)."""
         self.lines = lines
         """As clients see them (`shown_lines`), without Age and Cache-Status."""
         text = sum([len(name) + len(value) for name, value in stored.lines])

@@ -137,6 +137,10 @@ class Purges:
 
     def back(self, number: int) -> None:
         self.since = None
+        self.reached(number)
+
+    def reached(self, number: int) -> None:
+        """What begins from here on began after the purge of this number."""
         self.last = max(self.last, number)
 
     def _purge_tag(self, name: str, hard: int, soft: int) -> None:
