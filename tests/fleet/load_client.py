@@ -52,12 +52,12 @@ class Client(asyncio.Protocol):
         async with asyncio.timeout(PATIENCE):
             return (await loop.create_connection(cls, "127.0.0.1", port))[1]
 
-    async def get(self, target: str) -> Shot:
+    async def get(self, target: str, method: str = "GET", lines: str = "") -> Shot:
         """Raises ConnectionError where the connection ends first, TimeoutError."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         at = time.monotonic()
-        self._transport.write(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        self._transport.write(f"{method} {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n".encode())
         async with asyncio.timeout(PATIENCE):
             head, body = await self._answer
         return Shot(target, at, time.monotonic() - at, int(head[9:12]), head, body)

@@ -119,11 +119,16 @@ class Caching:
 
     async def invalidate(self, purge: Purge) -> None:
         """A purge that a write brings: where others cannot be told now, they are told later."""
-        try:
-            await self.purge(purge)
-        except StoreError:
-            assert self.tier is not None
-            self.tier.owe(purge)
+        tier = self.tier
+        if tier is None or not tier.owes:
+            try:
+                await self.purge(purge)
+                return
+            except StoreError:
+                assert tier is not None
+        else:
+            self.purges.apply(purge)  # nobody waits for a store that has just failed
+        tier.owe(purge)
 
     def status(self) -> dict[str, object]:
         """What there is, for an operator."""

@@ -193,6 +193,10 @@ class Flight:
     async def _share(self, storable: Storable) -> None:
         reply, stored = storable
         buffer = self._buffer
+        if self._lease is not None and not shareable(stored.vary):
+            until = self._caching.clock() + self._look.plan.hit_for_miss
+            self._caching.mark(self._look.key, Mark((), "apart", until))
+            self._let_go_lease()
         if reply.stream is None:
             self.held = self.fetch.keep(stored, reply.body)
             self._decide("open")
@@ -202,10 +206,6 @@ class Flight:
         if self._caching.flights.get(self.id) is not self:
             self._come_back()
         self._decide("open")
-        if self._lease is not None and not shareable(stored.vary):
-            until = self._caching.clock() + self._look.plan.hit_for_miss
-            self._caching.mark(self._look.key, Mark((), "apart", until))
-            self._let_go_lease()
         try:
             while piece := await reply.stream.read():
                 buffer.add(piece)

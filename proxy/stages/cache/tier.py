@@ -5,8 +5,8 @@ Rules:
 - What is written of one key is written in order, behind the backs of the clients, and its lease is
   let go last: who was waiting for it finds what there is to find.
 - Those who ask for the same at the same time share one lookup.
-- Answers selected by a credential (PRIVATE) stay in the process: its value would stand in clear
-  beside them. Nobody waits for another process's lease there.
+- Answers selected by a credential's value (PRIVATE) stay in the process: that value would stand in
+  clear beside them. Nobody waits for another process's lease there.
 - An invalidation that the store could not be told (`owe`) is told when it can be.
 """
 
@@ -61,7 +61,7 @@ def lease_id(key: bytes, variant: Variant) -> bytes:
 
 def shareable(variant: Variant) -> bool:
     """Whether an answer selected by these fields may leave the process."""
-    return all(name not in PRIVATE for name, _ in variant)
+    return all(name not in PRIVATE or value is None for name, value in variant)
 
 
 def keeping(stored: Stored, now: int) -> int:
@@ -77,8 +77,8 @@ class Tier:
     """One process's use of the shared tier."""
 
     __slots__ = (
-        "_backlog", "_longest", "_looking", "_owed", "_owing", "_shared", "_tasks", "_writing",
-        "released",
+        "_backlog", "_longest", "_looking", "_owed", "_owes_all", "_owing", "_shared", "_tasks",
+        "_writing", "released",
     )  # fmt: skip
 
     def __init__(self, shared: SharedCache) -> None:
@@ -90,6 +90,7 @@ class Tier:
         self._backlog = 0
         self._longest = 0
         self._owed: dict[str, None] = {}
+        self._owes_all = False
         self._owing: asyncio.Task[None] | None = None
 
     @property
@@ -98,7 +99,7 @@ class Tier:
         return self._longest
 
     def status(self) -> dict[str, object]:
-        return {**self._shared.status(), "owed_tags": len(self._owed)}
+        return {**self._shared.status(), "owes": self.owes}
 
     # Reading.
 
@@ -214,23 +215,31 @@ class Tier:
         """Has everybody know. Raises StoreError."""
         await self._shared.purge(purge)
 
+    @property
+    def owes(self) -> bool:
+        """Whether there is something that others do not know yet."""
+        return self._owes_all or bool(self._owed)
+
     def owe(self, purge: Purge) -> None:
         """Has everybody know of these tags once they can be told."""
         self._owed.update(dict.fromkeys(purge.tags))
+        if len(self._owed) > MAX_OWED:
+            self._owes_all = True
+            self._owed.clear()
         if self._owing is None or self._owing.done():
             self._owing = self._start(self._tell())
 
     async def _tell(self) -> None:
-        while self._owed:
+        while self.owes:
             await asyncio.sleep(_AGAIN)
-            tags = tuple(self._owed)
-            purge = Purge(tags) if len(tags) <= MAX_OWED else Purge(prefix="", soft=True)
+            owed, every = self._owed, self._owes_all
+            self._owed, self._owes_all = {}, False
+            purge = Purge(prefix="", soft=True) if every else Purge(tuple(owed))
             try:
                 await self._shared.purge(purge)
             except StoreError:
-                continue
-            for tag in tags:
-                self._owed.pop(tag, None)
+                self._owes_all = self._owes_all or every
+                self._owed |= owed
 
     # The process.
 
