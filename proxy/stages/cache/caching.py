@@ -101,8 +101,8 @@ class Caching:
     def soften(self, key: bytes, held: Held, now: int) -> Held:
         """What was purged softly is stale from now on, and serves as stale answers do."""
         stored = replace(held.stored, lifetime=min(held.stored.lifetime, held.stored.age(now)))
-        stale = Held(stored, held.body, held.tags, held.target, self.purges.last, held.lines)
-        stale.place = held.place
+        stale = Held(stored, held.body, held.tags, held.target, held.began, held.lines)
+        stale.place, stale.softened = held.place, self.purges.last
         self.memory.put(key, stale)
         return stale
 

@@ -38,7 +38,7 @@ class Tag:
 class Purgeable:
     """What purges can reach: an answer, or a fetch whose answer will be one."""
 
-    __slots__ = ("began", "changes", "state", "tags", "target")
+    __slots__ = ("began", "changes", "softened", "state", "tags", "target")
 
     def __init__(self, tags: tuple[Tag, ...], target: str, began: int) -> None:
         self.tags = tags
@@ -46,6 +46,8 @@ class Purgeable:
         """In the spelling of `core.cache.urls.keyed_target`."""
         self.began = began
         """The last purge's number when its fetch began."""
+        self.softened = 0
+        """The last soft purge's number that it has been made stale for."""
         self.changes = -1
         self.state = VALID
 
@@ -94,13 +96,14 @@ class Purges:
 
     def _judge(self, one: Purgeable) -> int:
         began = one.began
+        since = max(began, one.softened)
         soft = False
         for tag in one.tags:
             if tag.hard > began:
                 return VOID
-            soft = soft or tag.soft > began
+            soft = soft or tag.soft > since
         for prefix, (hard, gently) in self._prefixes.items():
-            if (hard > began or gently > began) and one.target.startswith(prefix):
+            if (hard > began or gently > since) and one.target.startswith(prefix):
                 if hard > began:
                     return VOID
                 soft = True
