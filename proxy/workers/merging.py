@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _LABELS = ("name", "endpoint")
-_ALARMS = ("blind", "degraded", "evicts")
+_ALARMS = ("blind", "degraded", "evicts", "owes")
 
 
 def merged(said: Sequence[Any]) -> Any:

@@ -150,12 +150,23 @@ async def test_one_refresh_for_the_fleet(fleet: list[CacheGateway], slow: SlowOr
 async def test_a_redis_that_does_not_answer(
     fleet: list[CacheGateway], slow: SlowOrigin, redis: RedisServer
 ) -> None:
-    """It holds a few requests up for its timeout, and fails none."""
+    """It holds a few requests up for its timeout, and fails none. What is written meanwhile is
+    told to the others when it answers again."""
+    written = "/small/written-alone"
+    await asyncio.gather(*(gateway.get(written) for gateway in fleet))
     with redis.paused():
+        slow.version += 1
+        assert (await fleet[1].get(written, "POST")).status == 200
+        assert (await fleet[1].get(written)).body == slow.body(written)
         for n in range(12):
             shots = await asyncio.gather(*(one.get(f"/small/paused{n}") for one in fleet))
             assert {shot.status for shot in shots} == {200}
     assert sum(slow.seen[f"/small/paused{n}"] for n in range(12)) == 12 * len(fleet)
+
+    async def obeyed() -> bool:
+        return (await fleet[2].get(written)).body == slow.body(written)
+
+    await until(obeyed, "the others know of the write")
 
 
 async def test_a_purge_reaches_every_process(fleet: list[CacheGateway], slow: SlowOrigin) -> None:

@@ -161,6 +161,7 @@ class Flight:
         assert look.ex.route is not None
         now = asyncio.get_running_loop().time
         deadline = now() + look.ex.route.lock_timeout
+        given_up = 0
         while not caching.marks.apart(look.key, caching.clock()):
             ident = lease_id(*look.flight_id())
             lease = self._lease = await tier.lease(look.key, ident)
@@ -179,9 +180,9 @@ class Flight:
                 self.elsewhere = True
                 self._decide("alone")
                 return False
-            # Let go, and nothing there: it failed, or was not for everybody.
-            given_up = heard and ident == lease_id(*look.flight_id())
-            if lease is not None or given_up or now() >= deadline:
+            # Let go, and nothing there: it failed, its client left, or it was purged meanwhile.
+            given_up += heard and ident == lease_id(*look.flight_id())
+            if lease is not None or given_up > 1 or now() >= deadline:
                 return True
         return True
 
