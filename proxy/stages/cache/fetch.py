@@ -176,6 +176,9 @@ class Fetch:
         if found is None:
             return False
         stored.tags = found
+        before = self.purgeable
+        known = self.look.caching.purges.tagged((*self._hidden, *found))
+        self.purgeable = Purgeable(known, before.target, before.began)
         return True
 
     def _shown(self, reply: Reply, fields: Fields) -> NotStored | None:

@@ -67,7 +67,7 @@ async def together(look: Look) -> Reply:
         if look.directives.no_cache or flight.waiting > look.plan.max_waiters:
             break
         word = await flight.called()
-        if word == "open":
+        if word == "open" and not flight.gone:
             stored = flight.answer
             if vary.matches(stored.vary, look.seen):
                 return joined(look, flight, stored) or await alone(look, collapsed=False)
