@@ -34,7 +34,7 @@ class CacheGateway(Gateway):
     def __init__(self, folder: Path, store: str, origin: int, *, workers: int = 1) -> None:
         super().__init__(folder, store, origin, CACHES, {}, workers=workers, timeout="500ms")
 
-    def write(self, round_: str) -> None:
+    def write(self, round_: str, *, cache: bool = True) -> None:
         text = CONFIG.format(
             port=self.port,
             admin=self.admin_port,
@@ -42,6 +42,8 @@ class CacheGateway(Gateway):
             blind=f"{BLIND:g}s",
             **self._settings,
         )
+        if not cache:
+            text = text.replace(", cache: things}", "}")
         (self.folder / "gateway.yaml").write_text(text)
 
     def post(self, path: str, document: Any) -> tuple[int, Any]:

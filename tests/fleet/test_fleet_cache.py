@@ -5,9 +5,10 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
-from caching_kit import CacheGateway, SlowOrigin, told
+from caching_kit import CACHES, CacheGateway, SlowOrigin, told
 from gateways import Fleet, until
 from load_client import Client, Shot
 from redisservers import RedisServer, RedisServers
@@ -262,3 +263,32 @@ async def test_redis_goes_and_comes_back(
     for gateway in fleet:
         await until(gateway.shares, "the fleet shares what is stored again")
     assert "blind" not in await one.readyz()
+
+
+async def test_the_first_cache_comes_with_a_reload(
+    fleet: list[CacheGateway],
+    slow: SlowOrigin,
+    redis: RedisServer,
+    origin_port: int,
+    tmp_path: Path,
+) -> None:
+    """From then on it shares with the others; a reload that changes nothing of it keeps it."""
+    late = CacheGateway(tmp_path / "late", redis.url, origin_port)
+    (late.folder / "limits.yaml").write_text("{}\n")
+    late.write("", cache=False)
+    await asyncio.to_thread(Fleet([late]).start)
+    try:
+        assert (await late.get("/small/late")).get("cache-status") is None
+        (late.folder / "limits.yaml").write_text(CACHES)
+        late.write("")
+        assert (await asyncio.to_thread(late.post, "/config/reload", {}))[0] == 200
+        await until(late.shares, "it shares what is stored")
+        await fleet[2].get("/small/late")
+        assert told(await late.get("/small/late")).startswith("hit")
+        (late.folder / "limits.yaml").write_text(CACHES + "# another text\n")
+        assert (await asyncio.to_thread(late.post, "/config/reload", {}))[0] == 200
+        assert await late.shares()
+        assert told(await late.get("/small/late")).startswith("hit")
+    finally:
+        late.end()
+        await asyncio.to_thread(late.until_ended)
