@@ -115,7 +115,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location = /-/counts {{ stub_status; }}
-        location / {{ return 200 '{body}'; }}
+        location / {{ {fields} return 200 '{body}'; }}
     }}
 }}
 """
@@ -137,14 +137,20 @@ class Origin:
 
 
 @contextlib.contextmanager
-def nginx_origin(folder: Path, core: int | None = None) -> Iterator[Origin]:
-    """nginx as an origin; `folder` takes its configuration, its log and its pid."""
+def nginx_origin(
+    folder: Path, core: int | None = None, fields: dict[str, str] | None = None
+) -> Iterator[Origin]:
+    """nginx as an origin that answers with these further fields; `folder` takes its configuration,
+    its log and its pid."""
     nginx = find("nginx")
     if nginx is None:
         raise FileNotFoundError("nginx is not installed (Debian: apt-get install nginx-light)")
     origin = Origin(free_port())
     config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, port=origin.port, body=BODY.decode()))
+    further = " ".join(f"add_header {name} '{value}';" for name, value in (fields or {}).items())
+    config.write_text(
+        NGINX.format(folder=folder, port=origin.port, body=BODY.decode(), fields=further)
+    )
     command = (nginx, "-e", "stderr", "-p", folder, "-c", config)
     with running(*command, ready=f"{origin.url}/-/counts", core=core):
         yield origin
