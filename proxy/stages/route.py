@@ -56,6 +56,8 @@ def _not_allowed(method: str, allow: tuple[str, ...]) -> Reply:
         "method-not-allowed",
         f"{method} is not allowed here.",
         fields=(("Allow", ", ".join(allow)),),
+        # What follows a refused CONNECT is the tunnel's, not a request.
+        close=method == "CONNECT",
     )
 
 
