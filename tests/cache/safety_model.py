@@ -146,7 +146,7 @@ class Used:
                 continue
             asker = self.world.asks[sent.rid]
             plain = asker.condition is None and not asker.user and not asker.answer.cookie
-            if plain and sent.answered < self.got.began and sent.id > self.said.id:
+            if plain and self.said.answered < sent.answered < self.got.began:
                 return f"what {sent.id} has said of it since is forgotten (§4.3.4)"
         return None
 
