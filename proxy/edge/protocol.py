@@ -300,6 +300,8 @@ class GatewayProtocol(RequestHandler):
             return problem("internal", "The gateway failed to answer this request.", close=True)
 
     def _inform(self, status: int, lines: Lines) -> None:
+        if self._paused:
+            return  # a client that takes nothing needs no hints, and must not make us keep them
         self.write_interim(interim_head(status, lines))
 
     async def _run_tunnel(self, ex: Exchange, reply: Reply) -> int:

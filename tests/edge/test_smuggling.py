@@ -71,6 +71,22 @@ async def test_what_follows_a_refused_head_is_never_a_request(
     assert not origin.seen
 
 
+@pytest.mark.parametrize("target", ["a:80", "/a"])
+async def test_what_follows_a_refused_connect_is_never_a_request(
+    target: str, start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    origin = await start_origin(echo)
+    running = await start_gateway(origin)
+    async with await Wire.open(running.port) as client:
+        await client.send(
+            f"CONNECT {target} HTTP/1.1\r\n{HOST}\r\nGET /evil HTTP/1.1\r\n{HOST}\r\n"
+        )
+        answer = await client.read_answer()
+        assert (answer.status, answer.get("connection")) == (405, "close")
+        assert await client.closed()
+    assert not origin.seen
+
+
 BODIES = [
     ("0x", "0x5\r\nhello\r\n0\r\n\r\n"),
     ("sign", "+5\r\nhello\r\n0\r\n\r\n"),

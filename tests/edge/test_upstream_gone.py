@@ -1,6 +1,7 @@
 """The upstream fails: a problem+json where no answer had begun, an abort where one had."""
 
 import asyncio
+import socket
 
 import pytest
 from edge_kit import StartGateway, StartOrigin
@@ -35,6 +36,69 @@ async def test_invalid_answers_are_502(
         assert answer.status == 502
         assert answer.json()["type"] == "urn:sluicegate:problem:upstream-invalid"
         assert (await client.ask(GET)).status == 502  # the client's connection goes on
+
+
+HEAD_INVALID = [
+    ("cl-and-te", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ("te-gzip", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
+    ("te-identity", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n"),
+    ("te-on-1.0", b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize(("rule", "wire"), HEAD_INVALID, ids=[row[0] for row in HEAD_INVALID])
+async def test_invalid_framing_is_502_also_where_there_is_no_body(
+    rule: str, wire: bytes, start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    running = await start_gateway(await start_origin(answering(wire)))
+    async with await Wire.open(running.port) as client:
+        assert (await client.ask("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")).status == 502
+
+
+async def test_interim_answers_without_an_end_are_502(
+    start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 1000
+    origin = await start_origin(answering(hints + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+    running = await start_gateway(origin)
+    async with await Wire.open(running.port) as client:
+        await client.send(GET)
+        hinted = 0
+        while (answer := await client.read_answer()).status == 103:
+            hinted += 1
+        assert (answer.status, hinted <= 100) == (502, True)
+
+
+async def test_hints_for_a_client_that_reads_nothing_are_dropped(
+    start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    size = 60_000
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"a" * size + b"\r\n\r\n"
+    sent = asyncio.Event()
+
+    async def script(wire: Wire, seen: Seen) -> None:
+        for _ in range(100):
+            await wire.send(hint)
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        sent.set()
+
+    running = await start_gateway(await start_origin(script))
+    # Neither kernel nor reader holds more than a little of what is written to this client.
+    small = socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    small.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(small, ("127.0.0.1", running.port))
+    client = Wire(*await asyncio.open_connection(sock=small, limit=4096))
+    await client.send(GET)
+    async with asyncio.timeout(10):
+        await sent.wait()
+        while running.gateway.metrics.upstream("origin").in_flight:
+            await asyncio.sleep(0.005)
+    everything = b""
+    while not everything.endswith(b"\r\n\r\nok"):
+        everything += await client.some()
+    await client.close()
+    assert len(everything) < 60 * size
 
 
 async def test_refused_is_502(start_gateway: StartGateway) -> None:

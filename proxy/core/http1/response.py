@@ -7,7 +7,7 @@ repaired, since what we repair another reader may read differently:
 - Content-Length is 1 to 18 digits, repeated only identically, and never beside Transfer-Encoding;
 - Transfer-Encoding is exactly `chunked` and never in HTTP/1.0;
 - answers to HEAD, and 1xx, 204 and 304, have no body, whatever their fields say (§6.3);
-- a head has at most MAX_HEAD_BYTES and MAX_FIELDS.
+- a head has at most MAX_HEAD_BYTES and MAX_FIELDS, and at most MAX_INTERIM come before the final.
 """
 
 import re
@@ -17,6 +17,7 @@ from proxy.core.http1.body import ChunkedDecoder, Decoder, FramingError, LengthD
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 200
+MAX_INTERIM = 100
 
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*))?(?=\r\n)")
 # Each match begins at the CRLF before its line and ends in front of its own. So where there are
@@ -85,13 +86,14 @@ class ResponseHead:
 class ResponseParser:
     """Reads the answer to one request of `method`; `upgrade`: whether it asked for an upgrade."""
 
-    __slots__ = ("_decoder", "_held", "_method", "_scanned", "_upgrade", "done", "rest")
+    __slots__ = ("_decoder", "_held", "_interim", "_method", "_scanned", "_upgrade", "done", "rest")
 
     def __init__(self, method: str, upgrade: bool = False) -> None:
         self._method = method
         self._upgrade = upgrade
         self._decoder: Decoder | None = None
         self._held = b""  # a head that has begun
+        self._interim = 0
         self._scanned = 0  # of `_held`: searched for the head's end already
         self.done = False
         """The answer is complete."""
@@ -144,6 +146,9 @@ class ResponseParser:
                     raise InvalidResponse("upgrade", "101 without having been asked to upgrade")
                 _connection(head)
                 break
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise InvalidResponse("interim", "interim answers without an end")
         size = head.body
         if size is not None and size <= len(data):
             self.done = True
@@ -221,6 +226,8 @@ def _frame(head: ResponseHead, method: str) -> None:
     coding = found.get("transfer-encoding")
     if said is not None:
         head.length = _length(said)
+    if coding is not None:
+        _check_coding(coding, said, head.version)
     if method == "HEAD" or head.status in (204, 304):
         # §6.3 rule 1. An upstream that announces a body in a 204 may well send it: what would
         # arrive late must not meet the next request.
@@ -230,18 +237,23 @@ def _frame(head: ResponseHead, method: str) -> None:
             head.length = None
         return
     if coding is not None:
-        if said is not None:
-            raise InvalidResponse("length-and-encoding", "Content-Length beside Transfer-Encoding")
-        if head.version == 10:
-            raise InvalidResponse("transfer-encoding", "Transfer-Encoding in HTTP/1.0")
-        if coding.lower() != "chunked":
-            raise InvalidResponse("transfer-encoding", "a Transfer-Encoding that is not chunked")
         head.body = None
         head.chunked = True
     else:
         head.body = head.length
         if head.length is None:
             head.keep_alive = False
+
+
+def _check_coding(coding: str, length: str | None, version: int) -> None:
+    """Refuses a Transfer-Encoding that leaves two readings, also of an answer without a body: who
+    writes such a head is not to be trusted with the next one."""
+    if length is not None:
+        raise InvalidResponse("length-and-encoding", "Content-Length beside Transfer-Encoding")
+    if version == 10:
+        raise InvalidResponse("transfer-encoding", "Transfer-Encoding in HTTP/1.0")
+    if coding.lower() != "chunked":
+        raise InvalidResponse("transfer-encoding", "a Transfer-Encoding that is not chunked")
 
 
 def _length(value: str) -> int:
