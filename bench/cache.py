@@ -9,19 +9,26 @@ contestants take turns in every round; the tables show medians over the rounds. 
 what reaches it: where that is anything after the warm-up, the measurement fails.
 """
 
-import argparse
 import contextlib
-import os
-import platform
 import statistics
 import sys
 import tempfile
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.cache_proxies import PROXIES, CachingProxy, version
-from bench.passthrough import LOAD_CORE, PROXY_CORE, measure, processor
+from bench.contest import (
+    HEADS,
+    LOAD_CORE,
+    PROXY_CORE,
+    ask,
+    cells,
+    markdown,
+    measure,
+    rate,
+    tell_conditions,
+    tell_load_average,
+)
 from bench.proxies import Place
 from bench.tools import (
     BODY,
@@ -54,7 +61,7 @@ class Runner:
 
     @property
     def rate(self) -> float:
-        return statistics.median(load.per_second for load in self.loads)
+        return rate(self.loads)
 
     def probe(self) -> None:
         """The second of two equal requests comes from the cache, and is the same."""
@@ -103,43 +110,25 @@ def start(
 def table(runners: list[Runner]) -> str:
     """The results as Markdown."""
     ours = next((runner.rate for runner in runners if runner.proxy.name == "Sluicegate"), None)
-    heads = ["proxy", "its cache", "its limit", "req/s (median)", "lowest–highest"]
-    heads += ["p50", "p99", "µs CPU", *(["ratio"] if ours else [])]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for runner in runners:
-        rates = [load.per_second for load in runner.loads]
-        p50, p99 = (
-            statistics.median(getattr(load, part) for load in runner.loads) / 1000
-            for part in ("p50", "p99")
-        )
-        cells = [runner.title, runner.proxy.cache, runner.proxy.limit, f"{runner.rate:,.0f}"]
-        cells += [f"{min(rates):,.0f}–{max(rates):,.0f}", f"{p50:.2f} ms", f"{p99:.2f} ms"]
-        cells.append(f"{statistics.median(runner.cpu):.1f}")
-        if ours:
-            cells.append(f"{runner.rate / ours:.2f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def load_average() -> str:
-    return " ".join(f"{load:.1f}" for load in os.getloadavg())
+    rows = [
+        [
+            runner.title,
+            runner.proxy.cache,
+            runner.proxy.limit,
+            *cells(runner.loads),
+            f"{statistics.median(runner.cpu):.1f}",
+            *([f"{runner.rate / ours:.2f}"] if ours else []),
+        ]
+        for runner in runners
+    ]
+    heads = ["proxy", "its cache", "its limit", *HEADS, "µs CPU", *(["ratio"] if ours else [])]
+    return markdown(heads, rows)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3, help="per contestant and round")
-    parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--only", nargs="*", help="names of proxies, such as Sluicegate Varnish")
-    asked = parser.parse_args()
-    if (os.cpu_count() or 1) < 2:
-        print("two cores are needed: one for the proxy, one for the others", file=sys.stderr)
-        return 1
-
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores,", end=" ")
-    print(f"Python {platform.python_version()}, Linux {platform.release()}")
-    print(f"{asked.rounds} rounds of {asked.seconds:g} s, {asked.connections} connections")
-    print(f"load average at the start: {load_average()}", flush=True)
+    asked = ask(str(__doc__), seconds=3, only="Sluicegate Varnish")
+    tell_conditions(asked)
+    tell_load_average("start")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o711)  # nginx's worker is another user, where this one is root
@@ -157,8 +146,8 @@ def main() -> int:
         for _ in range(asked.rounds):
             for runner in runners:
                 runner.turn(asked.seconds, asked.connections)
-    print(f"load average at the end: {load_average()}\n")
-    print(table(runners))
+    tell_load_average("end")
+    print(f"\n{table(runners)}")
     return 0
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.proxies import LIMITS, Place, Started
+from bench import proxies
+from bench.proxies import Place, Started
 from bench.tools import find
 
 
@@ -32,101 +33,39 @@ class CachingProxy(NamedTuple):
     """Writes the configuration for the program's path."""
 
 
-GATEWAY = """
-server: {{listen: "127.0.0.1:{port}"}}
-log: {{level: warning}}
-admin: {{listen: "127.0.0.1:{admin}"}}
-policies: [policies.yaml]
-upstreams:
-  origin: {{endpoints: ["http://127.0.0.1:{origin}"]}}
-routes:
-  - name: api
-    match: {{path: "/api/{{rest:path}}"}}
-    upstream: origin
-    limits: [per-key]
-    cache: answers
-"""
-
-
 def gateway(place: Place, program: str) -> Started:
-    config = place.folder / "gateway.yaml"
-    config.write_text(GATEWAY.format(port=place.port, admin=place.admin, origin=place.origin))
-    (place.folder / "policies.yaml").write_text(f"{LIMITS}\ncaches: {{answers: {{}}}}\n")
-    ready = f"http://127.0.0.1:{place.admin}/readyz"
-    return Started((program, "-m", "proxy", "run", "-c", config), ready)
+    return proxies.gateway(
+        place, program, route="    cache: answers", more="\ncaches: {answers: {}}\n"
+    )
 
 
-NGINX = """
-daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log warn; worker_processes 1;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off; server_tokens off; sendfile on; tcp_nopush on;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    keepalive_requests 100000000; keepalive_timeout 75s;
-    limit_req_zone $http_x_api_key zone=keys:10m rate=1r/m;
+NGINX_CACHE = """
+    sendfile on; tcp_nopush on;
     proxy_cache_path {folder}/cache levels=1:2 keys_zone=answers:10m inactive=1h use_temp_path=off;
     open_file_cache max=10000 inactive=1h; open_file_cache_valid 1h;
-    upstream origin {{
-        server 127.0.0.1:{origin};
-        keepalive 256; keepalive_requests 100000000;
-    }}
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        location / {{
-            limit_req zone=keys burst=100000 nodelay;
-            proxy_cache answers;
-            proxy_cache_lock on;
-            proxy_pass http://origin;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-        }}
-    }}
-}}
 """
 
 
 def nginx(place: Place, program: str) -> Started:
-    config = place.folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=place.folder, port=place.port, origin=place.origin))
-    command = (program, "-e", "stderr", "-p", place.folder, "-c", config)
-    return Started(command, f"http://127.0.0.1:{place.port}/")
+    http = NGINX_CACHE.format(folder=place.folder)
+    location = "proxy_cache answers; proxy_cache_lock on;"
+    return proxies.nginx(place, program, http=http, location=location)
 
 
-HAPROXY = """
-global
-    nbthread 1
-    maxconn 4096
+HAPROXY_CACHE = """
 cache answers
     total-max-size 64
     max-object-size 1048576
     max-age 3600
-defaults
-    mode http
-    timeout connect 1s
-    timeout client 75s
-    timeout server 30s
-frontend api
-    bind 127.0.0.1:{port} backlog 4096
-    stick-table type string len 64 size 100k expire 10m store http_req_rate(1m)
-    http-request track-sc0 hdr(x-api-key)
-    http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 100000 }}
+"""
+HAPROXY_USE = """
     http-request cache-use answers
     http-response cache-store answers
-    option forwardfor
-    default_backend origin
-backend origin
-    server origin 127.0.0.1:{origin}
 """
 
 
 def haproxy(place: Place, program: str) -> Started:
-    config = place.folder / "haproxy.cfg"
-    config.write_text(HAPROXY.format(port=place.port, origin=place.origin))
-    return Started((program, "-q", "-db", "-f", config), f"http://127.0.0.1:{place.port}/")
+    return proxies.haproxy(place, program, sections=HAPROXY_CACHE, frontend=HAPROXY_USE)
 
 
 VARNISH = """

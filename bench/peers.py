@@ -9,10 +9,7 @@ every round; the tables show medians over the rounds, and the CPU time per reque
 work on the machine disturbs less.
 """
 
-import argparse
 import contextlib
-import os
-import platform
 import re
 import statistics
 import subprocess
@@ -20,12 +17,22 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import redis
 
-from bench.passthrough import LOAD_CORE, PROXY_CORE, measure, processor
+from bench.contest import (
+    HEADS,
+    LOAD_CORE,
+    PROXY_CORE,
+    ask,
+    cells,
+    markdown,
+    measure,
+    rate,
+    tell_conditions,
+    tell_load_average,
+)
 from bench.proxies import PROXIES, Place, Proxy
 from bench.tools import (
     BODY,
@@ -61,7 +68,7 @@ class Runner:
 
     @property
     def rate(self) -> float:
-        return statistics.median(load.per_second for load in self.loads)
+        return rate(self.loads)
 
     def turn(self, seconds: float, connections: int) -> None:
         """One measurement."""
@@ -140,27 +147,21 @@ def table(runners: list[Runner], memory: dict[str, float]) -> str:
     """One table as Markdown. `memory`: req/s of the same proxies with a limit of their own."""
     shared = runners[0].proxy.shared
     ours = next((runner.rate for runner in runners if runner.proxy.name == "Sluicegate"), None)
-    heads = ["proxy", "its limit", "req/s (median)", "lowest–highest", "p50", "p99", "µs CPU"]
+    heads = ["proxy", "its limit", *HEADS, "µs CPU"]
     heads += ["µs CPU of Redis", "of its own local limit"] if shared else []
     heads += ["ratio"] if ours else []
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    rows = []
     for runner in runners:
-        rates = [load.per_second for load in runner.loads]
-        p50, p99 = (
-            statistics.median(getattr(load, part) for load in runner.loads) / 1000
-            for part in ("p50", "p99")
-        )
-        cells = [title(runner), runner.proxy.limit, f"{runner.rate:,.0f}"]
-        cells += [f"{min(rates):,.0f}–{max(rates):,.0f}", f"{p50:.2f} ms", f"{p99:.2f} ms"]
-        cells.append(f"{statistics.median(runner.cpu):.1f}")
+        row = [title(runner), runner.proxy.limit, *cells(runner.loads)]
+        row.append(f"{statistics.median(runner.cpu):.1f}")
         if shared:
             before = memory.get(runner.proxy.name)
-            cells.append(f"{statistics.median(runner.redis_cpu):.1f}")
-            cells.append(f"{runner.rate / before:.2f}" if before else "")
+            row.append(f"{statistics.median(runner.redis_cpu):.1f}")
+            row.append(f"{runner.rate / before:.2f}" if before else "")
         if ours:
-            cells.append(f"{runner.rate / ours:.2f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            row.append(f"{runner.rate / ours:.2f}")
+        rows.append(row)
+    return markdown(heads, rows)
 
 
 def report(runners: list[Runner]) -> int:
@@ -180,25 +181,10 @@ def report(runners: list[Runner]) -> int:
     return 0 if ratio >= TARGET else 1
 
 
-def load_average() -> str:
-    return " ".join(f"{load:.1f}" for load in os.getloadavg())
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4, help="per contestant and round")
-    parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--only", nargs="*", help="names of proxies, such as Sluicegate Traefik")
-    asked = parser.parse_args()
-    if (os.cpu_count() or 1) < 2:
-        print("two cores are needed: one for the proxy, one for the others", file=sys.stderr)
-        return 1
-
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores,", end=" ")
-    print(f"Python {platform.python_version()}, Linux {platform.release()}")
-    print(f"{asked.rounds} rounds of {asked.seconds:g} s, {asked.connections} connections")
-    print(f"load average at the start: {load_average()}", flush=True)
+    asked = ask(str(__doc__), seconds=4, only="Sluicegate Traefik")
+    tell_conditions(asked)
+    tell_load_average("start")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         origin = stack.enter_context(nginx_origin(folder, LOAD_CORE))
@@ -218,7 +204,7 @@ def main() -> int:
                 runner.turn(asked.seconds, asked.connections)
         for runner in runners:
             runner.never_alone()
-    print(f"load average at the end: {load_average()}")
+    tell_load_average("end")
     return report(runners)
 
 

@@ -56,7 +56,7 @@ server: {{listen: "127.0.0.1:{port}"}}
 log: {{level: warning}}
 admin: {{listen: "127.0.0.1:{admin}"}}
 store: {{{store}}}
-policies: [limits.yaml]
+policies: [policies.yaml]
 upstreams:
   origin: {{endpoints: ["http://127.0.0.1:{origin}"]}}
 routes:
@@ -64,6 +64,7 @@ routes:
     match: {{path: "/api/{{rest:path}}"}}
     upstream: origin
     limits: [per-key]
+{route}
 """
 
 LIMITS = """
@@ -72,23 +73,22 @@ limits:
 """
 
 
-def _gateway(place: Place, program: str, store: str) -> Started:
+def gateway(
+    place: Place, program: str, *, store: str = 'url: "memory://"', route: str = "", more: str = ""
+) -> Started:
+    """Ours. `route` goes on its only route, `more` into its policy file."""
     config = place.folder / "gateway.yaml"
-    config.write_text(
-        GATEWAY.format(port=place.port, admin=place.admin, origin=place.origin, store=store)
-    )
-    (place.folder / "limits.yaml").write_text(LIMITS)
+    ports = {"port": place.port, "admin": place.admin, "origin": place.origin}
+    config.write_text(GATEWAY.format(**ports, store=store, route=route))
+    (place.folder / "policies.yaml").write_text(LIMITS + more)
     ready = f"http://127.0.0.1:{place.admin}/readyz"
     return Started((program, "-m", "proxy", "run", "-c", config), ready)
 
 
-def gateway_memory(place: Place, program: str) -> Started:
-    return _gateway(place, program, 'url: "memory://"')
-
-
 def gateway_redis(place: Place, program: str) -> Started:
     # Longer than the default: on a busy machine it should wait, not count by itself.
-    return _gateway(place, program, f'url: "redis://127.0.0.1:{place.redis}/0", timeout: 1s')
+    store = f'url: "redis://127.0.0.1:{place.redis}/0", timeout: 1s'
+    return gateway(place, program, store=store)
 
 
 NGINX = """
@@ -101,6 +101,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     keepalive_requests 100000000; keepalive_timeout 75s;
     limit_req_zone $http_x_api_key zone=keys:10m rate=1r/m;
+    {http}
     upstream origin {{
         server 127.0.0.1:{origin};
         keepalive 256; keepalive_requests 100000000;
@@ -109,6 +110,7 @@ http {{
         listen 127.0.0.1:{port} backlog=4096;
         location / {{
             limit_req zone=keys burst=100000 nodelay;
+            {location}
             proxy_pass http://origin;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
@@ -120,9 +122,11 @@ http {{
 """
 
 
-def nginx(place: Place, program: str) -> Started:
+def nginx(place: Place, program: str, *, http: str = "", location: str = "") -> Started:
+    """`http` and `location` go into those blocks."""
     config = place.folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=place.folder, port=place.port, origin=place.origin))
+    ports = {"port": place.port, "origin": place.origin}
+    config.write_text(NGINX.format(folder=place.folder, **ports, http=http, location=location))
     command = (program, "-e", "stderr", "-p", place.folder, "-c", config)
     return Started(command, f"http://127.0.0.1:{place.port}/")
 
@@ -131,6 +135,7 @@ HAPROXY = """
 global
     nbthread 1
     maxconn 4096
+{sections}
 defaults
     mode http
     timeout connect 1s
@@ -141,6 +146,7 @@ frontend api
     stick-table type string len 64 size 100k expire 10m store http_req_rate(1m)
     http-request track-sc0 hdr(x-api-key)
     http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 100000 }}
+    {frontend}
     option forwardfor
     default_backend origin
 backend origin
@@ -148,9 +154,11 @@ backend origin
 """
 
 
-def haproxy(place: Place, program: str) -> Started:
+def haproxy(place: Place, program: str, *, sections: str = "", frontend: str = "") -> Started:
+    """`sections` stand beside the others, `frontend` goes into that one."""
     config = place.folder / "haproxy.cfg"
-    config.write_text(HAPROXY.format(port=place.port, origin=place.origin))
+    ports = {"port": place.port, "origin": place.origin}
+    config.write_text(HAPROXY.format(**ports, sections=sections, frontend=frontend))
     return Started((program, "-q", "-db", "-f", config), f"http://127.0.0.1:{place.port}/")
 
 
@@ -234,7 +242,7 @@ def _python() -> str:
 PIP = "pip install {}-bin, or the dependency group bench"
 
 PROXIES = (
-    Proxy("Sluicegate", "token bucket", False, _python, "", gateway_memory),
+    Proxy("Sluicegate", "token bucket", False, _python, "", gateway),
     Proxy(
         "nginx", "limit_req: leaky bucket", False,
         lambda: find("nginx"), "apt-get install nginx-light", nginx,

@@ -1,0 +1,87 @@
+"""What the comparisons of bench/ share: two cores, rounds, and what a table says of the loads."""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from bench.tools import Load, finish_wrk, start_wrk
+
+PROXY_CORE, LOAD_CORE = 0, 1
+
+
+def ask(doc: str, *, seconds: float, only: str | None = None) -> argparse.Namespace:
+    """The command line: rounds, seconds, connections and, where `only` gives examples, only.
+    Exits where the machine has one core."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=seconds, help="per contestant and round")
+    parser.add_argument("--connections", type=int, default=32)
+    if only is not None:
+        parser.add_argument("--only", nargs="*", help=f"names of proxies, such as {only}")
+    asked = parser.parse_args()
+    if (os.cpu_count() or 1) < 2:
+        print("two cores are needed: one for the proxy, one for the others", file=sys.stderr)
+        sys.exit(1)
+    return asked
+
+
+def tell_conditions(asked: argparse.Namespace) -> None:
+    """Prints the day, the machine and what is measured."""
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores,", end=" ")
+    print(f"Python {platform.python_version()}, Linux {platform.release()}")
+    print(
+        f"{asked.rounds} rounds of {asked.seconds:g} s, {asked.connections} connections", flush=True
+    )
+
+
+def tell_load_average(moment: str) -> None:
+    """Prints what else the machine was doing at the `start` or the `end`."""
+    figures = " ".join(f"{load:.1f}" for load in os.getloadavg())
+    print(f"load average at the {moment}: {figures}", flush=True)
+
+
+def processor() -> str:
+    with open("/proc/cpuinfo") as lines:
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def measure(url: str, seconds: float, connections: int) -> Load:
+    """One turn of wrk with 1,000 different requests; raises where one of them failed."""
+    wrk = start_wrk(url, "differing.lua", seconds=seconds, connections=connections, core=LOAD_CORE)
+    load = finish_wrk(wrk)
+    if any(load.socket_errors.values()):
+        raise RuntimeError(f"{url}: {load.socket_errors}")
+    return load
+
+
+def rate(loads: Sequence[Load]) -> float:
+    """The median of the requests per second."""
+    return statistics.median(load.per_second for load in loads)
+
+
+def cells(loads: Sequence[Load]) -> list[str]:
+    """A contestant's cells under HEADS."""
+    rates = [load.per_second for load in loads]
+    p50, p99 = (
+        statistics.median(getattr(load, part) for load in loads) / 1000 for part in ("p50", "p99")
+    )
+    return [
+        f"{rate(loads):,.0f}",
+        f"{min(rates):,.0f}–{max(rates):,.0f}",
+        f"{p50:.2f} ms",
+        f"{p99:.2f} ms",
+    ]
+
+
+HEADS = ["req/s (median)", "lowest–highest", "p50", "p99"]
+
+
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
