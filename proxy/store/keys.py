@@ -1,4 +1,4 @@
-"""The names of keys in Redis, and the cluster slots that they fall into.
+"""The names of keys in Redis.
 
     PREFIX:l:{KEY}:SPACE      the state of one limit for one key
 
@@ -7,22 +7,8 @@ so all limits that count the same caller are in one slot and cost one round trip
 a 64-bit hash of the limit's space. Neither says who the caller is.
 """
 
-from binascii import b2a_base64, crc_hqx
+from binascii import b2a_base64
 from hashlib import blake2b
-from typing import Final
-
-SLOTS: Final = 16_384
-
-
-def slot_of(key: bytes) -> int:
-    """The cluster slot of any key (0 to 16,383): CRC16 of the hash tag, or of the whole key where
-    it has none (Redis Cluster specification, "Hash tags")."""
-    opening = key.find(b"{")
-    if opening >= 0:
-        closing = key.find(b"}", opening + 1)
-        if closing > opening + 1:
-            key = key[opening + 1 : closing]
-    return crc_hqx(key, 0) % SLOTS
 
 
 class LimitKeys:

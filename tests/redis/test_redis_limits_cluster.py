@@ -6,14 +6,15 @@ from itertools import count
 
 import pytest
 from limits_kit import DAY, HOUR, calls, charge, limits_on, variant
+from redis.crc import key_slot
 
 from proxy.core.limits.decision import Rate
-from proxy.store.keys import LimitKeys, slot_of
+from proxy.store.keys import LimitKeys
 from proxy.store.ports import StoreError
 
 KEYS = LimitKeys("t")
 # Keys by number: LOW, MIDDLE and HIGH are in slots of three different servers, in this order.
-BY_THIRD = {third: next(n for n in count() if slot_of(KEYS.name(n.to_bytes(16, "big"), b"}"))
+BY_THIRD = {third: next(n for n in count() if key_slot(KEYS.name(n.to_bytes(16, "big"), b"}"))
                         * 3 // 16_384 == third) for third in range(3)}  # fmt: skip
 LOW, MIDDLE, HIGH = BY_THIRD[0], BY_THIRD[1], BY_THIRD[2]
 
