@@ -22,10 +22,12 @@ def check(path: Path) -> int:
         _count(len(draft.upstreams), "upstream"),
         _count(len(draft.limits), "limit"),
         _count(len(draft.caches), "cache"),
+        _count(len(draft.breakers), "breaker"),
+        _count(len(draft.retries), "retry", "retries"),
     )
     print(f"{path}: ok ({', '.join(parts)})")
     return 0
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _count(number: int, noun: str, several: str = "") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {several or noun + 's'}"

@@ -146,7 +146,11 @@ def _store(draft: Draft) -> StorePlan:
 
 
 def _upstream(draft: Draft, name: str, upstream: UpstreamSection) -> UpstreamPlan:
-    settings = {key: getattr(upstream, key) for key in type(upstream).model_fields}
+    settings = {
+        key: getattr(upstream, key)
+        for key in type(upstream).model_fields
+        if key not in ("breaker", "retry", "health_check", "hash_key")
+    }
     settings |= {
         "name": name,
         "endpoints": tuple(replace(e.url, weight=e.weight) for e in upstream.endpoints),
@@ -301,6 +305,8 @@ def config_hash(draft: Draft) -> str:
         "routes": [_plain(part.section) for part in draft.routes],
         "limits": {name: _plain(part.section) for name, part in draft.limits.items()},
         "caches": {name: _plain(part.section) for name, part in draft.caches.items()},
+        "breakers": {name: _plain(part.section) for name, part in draft.breakers.items()},
+        "retries": {name: _plain(part.section) for name, part in draft.retries.items()},
     }
     return sha256(json.dumps(effective, sort_keys=True).encode()).hexdigest()
 

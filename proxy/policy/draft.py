@@ -8,14 +8,16 @@ one pass. Whoever reads a field of a Part asks `has` first.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args, get_origin
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from proxy.policy.models.breakers import BreakerSection
 from proxy.policy.models.caches import CacheSection
 from proxy.policy.models.leaves import Section
 from proxy.policy.models.limits import LimitSection
+from proxy.policy.models.retries import RetrySection
 from proxy.policy.models.routes import RouteSection
 from proxy.policy.models.server import AdminSection, LogSection, ServerSection
 from proxy.policy.models.store import StoreSection
@@ -68,6 +70,8 @@ class Draft:
     routes: list[Part[RouteSection]] = field(default_factory=list)
     limits: dict[str, Part[LimitSection]] = field(default_factory=dict)
     caches: dict[str, Part[CacheSection]] = field(default_factory=dict)
+    breakers: dict[str, Part[BreakerSection]] = field(default_factory=dict)
+    retries: dict[str, Part[RetrySection]] = field(default_factory=dict)
     documents: list[Document] = field(default_factory=list)
     """The gateway file and the policy files, in the order they were read."""
     unread: bool = False
@@ -171,12 +175,16 @@ def _section_at(model: Any, loc: tuple[str | int, ...]) -> type[Section] | None:
 
 
 def _bare(annotation: Any) -> Any:
-    """An annotation without Annotated and None."""
+    """An annotation without Annotated, None and words that may stand for the rest."""
     while True:
         if hasattr(annotation, "__metadata__"):
             annotation = annotation.__origin__
             continue
-        some = [arg for arg in get_args(annotation) if arg is not type(None)]
+        some = [
+            arg
+            for arg in get_args(annotation)
+            if arg is not type(None) and get_origin(arg) is not Literal
+        ]
         if len(some) == 1 and get_origin(annotation) not in (list, dict):
             annotation = some[0]
             continue

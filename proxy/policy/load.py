@@ -12,10 +12,12 @@ from typing import TypeVar
 
 from proxy.policy.checks import check_draft
 from proxy.policy.draft import Draft, Part, build, describe, unknown_key
+from proxy.policy.models.breakers import BreakerSection
 from proxy.policy.models.caches import CacheSection
 from proxy.policy.models.files import GatewayFile, PolicyFile
 from proxy.policy.models.leaves import Section, name
 from proxy.policy.models.limits import LimitSection
+from proxy.policy.models.retries import RetrySection
 from proxy.policy.models.routes import RouteSection
 from proxy.policy.models.server import AdminSection, LogSection, ServerSection
 from proxy.policy.models.store import StoreSection
@@ -153,6 +155,8 @@ def _read_policies(draft: Draft, env: Mapping[str, str]) -> None:
         _refuse_unknown(document, PolicyFile, GatewayFile, "the gateway file")
         _add_named(draft.limits, document, _named(document, "limits", LimitSection))
         _add_named(draft.caches, document, _named(document, "caches", CacheSection))
+        _add_named(draft.breakers, document, _named(document, "breakers", BreakerSection))
+        _add_named(draft.retries, document, _named(document, "retries", RetrySection))
 
 
 def _add_named(known: dict[str, Part[S]], document: Document, parts: dict[str, Part[S]]) -> None:

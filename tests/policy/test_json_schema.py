@@ -196,8 +196,8 @@ def test_editors_are_told_what_keys_are_for() -> None:
 
 def test_check_prints_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
     assert check(ROOT / "config" / "demo.yaml") == 0
-    out = capsys.readouterr().out
-    assert out == f"{ROOT}/config/demo.yaml: ok (3 routes, 1 upstream, 1 limit, 1 cache)\n"
+    there = "3 routes, 1 upstream, 1 limit, 1 cache, 0 breakers, 0 retries"
+    assert capsys.readouterr().out == f"{ROOT}/config/demo.yaml: ok ({there})\n"
 
 
 def test_check_prints_warnings_and_still_succeeds(
@@ -208,7 +208,7 @@ def test_check_prints_warnings_and_still_succeeds(
     assert check(path) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{path}:1:1: routes: warning: no routes: every request is answered 404",
-        f"{path}: ok (0 routes, 0 upstreams, 0 limits, 0 caches)",
+        f"{path}: ok (0 routes, 0 upstreams, 0 limits, 0 caches, 0 breakers, 0 retries)",
     ]
 
 

@@ -4,9 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from proxy.policy.models.breakers import BreakerSection
 from proxy.policy.models.caches import CacheSection
 from proxy.policy.models.leaves import FilePath, OneOrMany, Section, absent
 from proxy.policy.models.limits import LimitSection
+from proxy.policy.models.retries import RetrySection
 from proxy.policy.models.routes import RouteSection
 from proxy.policy.models.server import AdminSection, LogSection, ServerSection
 from proxy.policy.models.store import StoreSection
@@ -35,9 +37,14 @@ class GatewayFile(Section):
 
 
 class PolicyFile(Section):
-    """A policy file: named limits and caches. A name is defined once over all files."""
+    """A policy file: named limits, caches, breakers and retries. A name of a kind is defined once
+    over all files."""
 
     limits: dict[str, LimitSection] = Field(default_factory=dict)
     """Limits by name."""
     caches: dict[str, CacheSection] = Field(default_factory=dict)
     """Caches by name."""
+    breakers: dict[str, BreakerSection] = Field(default_factory=dict)
+    """Circuit breakers by name."""
+    retries: dict[str, RetrySection] = Field(default_factory=dict)
+    """Terms of retries by name."""

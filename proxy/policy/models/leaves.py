@@ -200,16 +200,22 @@ class OneOrMany(BeforeValidator):
         return {"anyOf": [many["items"], many]}
 
 
-_DURATION: dict[str, Any] = {"type": "string", "pattern": "^[0-9]{1,15}(ms|s|m|h|d)$"}
+DURATION: dict[str, Any] = {"type": "string", "pattern": "^[0-9]{1,15}(ms|s|m|h|d)$"}
 _SIZE: dict[str, Any] = {"type": "string", "pattern": "^[0-9]{1,15}([KMG]i?)?B$"}
 
 Duration = Annotated[
-    float, Leaf("a duration such as 30s", lambda s: units.duration(s.text), **_DURATION)
+    float, Leaf("a duration such as 30s", lambda s: units.duration(s.text), **DURATION)
 ]
 Timeout = Annotated[
-    float, Leaf("a duration such as 30s", _above_nothing(units.duration), **_DURATION)
+    float, Leaf("a duration such as 30s", _above_nothing(units.duration), **DURATION)
 ]
 Size = Annotated[int, Leaf("a size such as 16KiB", _above_nothing(units.size), **_SIZE)]
+Share = Annotated[
+    float,
+    text(
+        "a share such as 50%", units.share, type="string", pattern="^[0-9]{1,3}([.][0-9]{1,4})?%$"
+    ),
+]
 Count = Annotated[int, whole(0)]
 Positive = Annotated[int, whole(1)]
 Boolean = Annotated[bool, Leaf("true or false", _boolean, type="boolean")]

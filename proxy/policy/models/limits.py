@@ -72,6 +72,9 @@ def _key_part(value: str) -> str:
     return value
 
 
+KeyPart = Annotated[
+    str, text("a part", _key_part, type="string", pattern=f"^{_PART}(\\|{_PART})*$")
+]
 CostField = Annotated[Cost, Leaf("a whole number or header:NAME", _cost, **_COST)]
 Mode = Literal["enforce", "shadow"]
 
@@ -113,12 +116,7 @@ class LimitSection(Section):
     """How much is allowed: 100/s, 60/m, 5/10s; fixed_window also 1000/month."""
     burst: Count | None = None
     """token_bucket: the bucket's size (default N); leaky_bucket: how many may wait (default 0)."""
-    key: list[
-        Annotated[
-            str,
-            text("a part", _key_part, type="string", pattern=f"^{_PART}(\\|{_PART})*$"),
-        ]
-    ] = items(least=1)
+    key: list[KeyPart] = items(least=1)
     """Who is counted, such as ["header:X-Api-Key|ip"]; ["global"] is everybody together."""
     cost: CostField = 1
     """What a request costs: a whole number, or header:NAME of a trusted header."""

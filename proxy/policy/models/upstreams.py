@@ -15,12 +15,15 @@ from proxy.policy.models.leaves import (
     FilePath,
     Positive,
     Section,
+    Text,
     Timeout,
     default,
+    filled,
     items,
     text,
     whole,
 )
+from proxy.policy.models.limits import KeyPart
 from proxy.policy.models.server import socket_path
 from proxy.policy.snapshot import Endpoint
 
@@ -28,6 +31,7 @@ _URL = re.compile(r"(https?)://(\[[^\]]*\]|[^/?#:@\[\]]*)(?::([0-9]{1,5}))?(/[^?
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 _DOT_SEGMENT = re.compile(r"/\.{1,2}(?:/|$)")
 _UNIX = "http+unix://"
+_TARGET = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 
 
 def read_endpoint(value: str) -> Endpoint:
@@ -81,6 +85,14 @@ def _server_name(value: str) -> str:
     return value.lower()
 
 
+def _health_target(value: str) -> str:
+    if "#" in filled(value):
+        raise ValueError("has a fragment (#), which no request carries")
+    if not _TARGET.fullmatch(value):
+        raise ValueError(f'must be a path such as /healthz, with or without a query, not "{value}"')
+    return value
+
+
 class ShortForm(BeforeValidator):
     """Annotation of an endpoint that may also be written as its URL alone."""
 
@@ -123,13 +135,32 @@ class UpstreamTlsSection(Section):
     """Whether the upstream must prove who it is."""
 
 
+class HealthCheckSection(Section):
+    """How the gateway asks each endpoint whether it is well."""
+
+    path: Annotated[str, text("a path", _health_target, type="string", pattern="^/[^#\\s]*$")]
+    """What is asked for with GET, such as /healthz; any 2xx or 3xx is well."""
+    interval: Timeout = default("5s")
+    """How often."""
+    timeout: Timeout = default("1s")
+    """How long an answer may take."""
+    unhealthy_after: Positive = 3
+    """How many failures in a row take the endpoint out."""
+    healthy_after: Positive = 2
+    """How many successes in a row bring it back."""
+
+
 class UpstreamSection(Section):
     """A named upstream."""
 
     endpoints: list[Annotated[EndpointSection, ShortForm()]] = items(least=1)
     """Its addresses, such as ["http://127.0.0.1:9001"]."""
-    balance: Annotated[Literal["round_robin", "least_requests"], Choice()] = default("round_robin")
+    balance: Annotated[Literal["round_robin", "least_requests", "hash"], Choice()] = default(
+        "round_robin"
+    )
     """How an endpoint is chosen."""
+    hash_key: list[KeyPart] | None = items(None, least=1)
+    """With balance: hash, what goes to the same endpoint, such as ["header:X-Api-Key|ip"]."""
     connect_timeout: Timeout = default("1s")
     """How long a connection may take to open."""
     response_timeout: Timeout = default("10s")
@@ -152,3 +183,9 @@ class UpstreamSection(Section):
     """Trust and identity for https endpoints."""
     host_header: Annotated[Literal["preserve", "upstream"], Choice()] = default("preserve")
     """The Host that is sent: the client's (preserve) or the endpoint's (upstream)."""
+    breaker: Text | None = None
+    """The name of a breaker from the policy files."""
+    retry: Text | None = None
+    """The name of a retry from the policy files."""
+    health_check: HealthCheckSection | None = None
+    """How endpoints are asked whether they are well; they are not where left out."""
