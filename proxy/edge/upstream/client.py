@@ -12,8 +12,8 @@ cannot have been seen is sent again by itself:
 import asyncio
 from typing import Final
 
+from proxy.core.balance import balance
 from proxy.core.message import Outgoing, Reply, UpstreamError
-from proxy.edge.upstream.balance import balance
 from proxy.edge.upstream.call import CONNECTING, Call
 from proxy.edge.upstream.connection import Connection
 from proxy.edge.upstream.pool import Pool
@@ -31,14 +31,22 @@ class HttpUpstream:
     Raises OSError (ssl.SSLError among them) where the plan's TLS files are of no use.
     """
 
-    __slots__ = ("_balance", "_hosts", "_load", "_paths", "_tally", "name", "plan", "pool")
+    __slots__ = ("_all", "_balance", "_hosts", "_load", "_paths", "_tally", "name", "plan", "pool")
 
     def __init__(self, plan: UpstreamPlan, tally: UpstreamTally) -> None:
         self.name = plan.name
         self.plan = plan
         self.pool = Pool(plan)
         self._tally = tally
-        self._balance = balance(plan.balance, [endpoint.weight for endpoint in plan.endpoints])
+        self._balance = balance(
+            plan.balance,
+            [endpoint.weight for endpoint in plan.endpoints],
+            [
+                f"{endpoint.scheme}://{endpoint.socket or endpoint.authority}{endpoint.path}"
+                for endpoint in plan.endpoints
+            ],
+        )
+        self._all = tuple(range(len(plan.endpoints)))
         self._load = [0] * len(plan.endpoints)
         self._paths = [endpoint.path for endpoint in plan.endpoints]
         self._hosts = [endpoint.authority for endpoint in plan.endpoints]
@@ -58,7 +66,7 @@ class HttpUpstream:
                 call.slot = True
             else:
                 now = await self._queue(call)
-            index = call.index = self._balance.pick(self._load)
+            index = call.index = self._balance.pick(self._load, self._all, 0)
             self._load[index] += 1
             connection = pool.take(index, now)
             if connection is None:

@@ -1,0 +1,136 @@
+"""Which endpoints of an upstream may be taken. Pure: time is an argument, in seconds of one clock
+that never goes back.
+
+Two things are known of an endpoint:
+- its health, by active checks: up until `unhealthy_after` checks in a row fail, down until
+  `healthy_after` in a row succeed;
+- its ejection, by what requests meet: a failed connect takes it out for 1 s, doubling with each
+  failure in a row up to 30 s; a connect that succeeds ends it.
+
+Rules:
+- Connects that fail together count once. Only one that began after the ejection was over is the
+  next in a row, or a hundred requests at once would take an endpoint out for 30 s by one hiccup.
+- Taken are the endpoints that are up and not ejected. If there is none, those that are up: an
+  ejection is a guess, and the last ones standing are tried rather than refused. Those that are
+  down never are.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+FIRST_EJECTION: Final = 1.0
+LONGEST_EJECTION: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthTerms:
+    """What `health_check` says. Times in seconds."""
+
+    path: str
+    interval: float = 5.0
+    timeout: float = 1.0
+    unhealthy_after: int = 3
+    healthy_after: int = 2
+
+
+class Health:
+    """One endpoint's health. `up` is to be read."""
+
+    __slots__ = ("_against", "_healthy_after", "_unhealthy_after", "up")
+
+    def __init__(self, *, unhealthy_after: int, healthy_after: int) -> None:
+        """It starts up: a gateway that has just begun refuses nobody on a guess."""
+        self.up = True
+        self._unhealthy_after = unhealthy_after
+        self._healthy_after = healthy_after
+        self._against = 0  # checks in a row that speak against `up`
+
+    def checked(self, ok: bool) -> bool:
+        """A check has ended; whether that changed `up`."""
+        if ok == self.up:
+            self._against = 0
+            return False
+        self._against += 1
+        if self._against < (self._unhealthy_after if self.up else self._healthy_after):
+            return False
+        self.up = ok
+        self._against = 0
+        return True
+
+
+class Ejection:
+    """One endpoint's ejection. `until` is to be read: when it is over; -inf without one."""
+
+    __slots__ = ("_length", "until")
+
+    def __init__(self) -> None:
+        self._length = FIRST_EJECTION
+        self.until = -inf
+
+    def failed(self, began: float, now: float) -> bool:
+        """A connect that began at `began` has failed; whether that ejects the endpoint (anew)."""
+        if began < self.until:
+            return False
+        self.until = now + self._length
+        self._length = min(2 * self._length, LONGEST_EJECTION)
+        return True
+
+    def connected(self) -> bool:
+        """A connect succeeded; whether that changed anything."""
+        changed = self.until != -inf
+        self._length = FIRST_EJECTION
+        self.until = -inf
+        return changed
+
+
+class Roster:
+    """The endpoints of an upstream and which of them may be taken. `healths` and `ejections`, by
+    the endpoint's place, are to be read; what happens to them is told here."""
+
+    __slots__ = ("_again", "_usable", "ejections", "healths")
+
+    def __init__(self, count: int, terms: HealthTerms | None) -> None:
+        """`count` endpoints; without terms they are never checked, and stay up."""
+        checks = HealthTerms("/") if terms is None else terms
+        self.healths = tuple(
+            Health(unhealthy_after=checks.unhealthy_after, healthy_after=checks.healthy_after)
+            for _ in range(count)
+        )
+        self.ejections = tuple(Ejection() for _ in range(count))
+        self._usable: tuple[int, ...] = tuple(range(count))
+        self._again = inf  # until then `_usable` holds, if nothing happens
+
+    def usable(self, now: float) -> tuple[int, ...]:
+        """The places of those that may be taken, ascending; empty if none is up."""
+        if now >= self._again:
+            self._look(now)
+        return self._usable
+
+    def checked(self, place: int, ok: bool) -> bool:
+        """See `Health.checked`."""
+        return self._changed(self.healths[place].checked(ok))
+
+    def failed(self, place: int, began: float, now: float) -> bool:
+        """See `Ejection.failed`."""
+        return self._changed(self.ejections[place].failed(began, now))
+
+    def connected(self, place: int) -> bool:
+        """See `Ejection.connected`."""
+        return self._changed(self.ejections[place].connected())
+
+    def _changed(self, changed: bool) -> bool:
+        if changed:
+            self._again = -inf
+        return changed
+
+    def _look(self, now: float) -> None:
+        up = tuple(place for place, health in enumerate(self.healths) if health.up)
+        ends = {place: self.ejections[place].until for place in up}
+        self._usable = tuple(place for place in up if ends[place] <= now) or up
+        self._again = _earliest(end for end in ends.values() if end > now)
+
+
+def _earliest(times: Iterable[float]) -> float:
+    return min(times, default=inf)
