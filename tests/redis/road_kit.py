@@ -9,6 +9,7 @@ from hashlib import sha1
 from typing import Any
 
 from redisservers import RedisServers, wait_for
+from relay import SILENCE as SILENCE
 from relay import Relay as Relay
 
 from proxy.core.store_urls import read_store_url

@@ -9,6 +9,7 @@ from redisservers import RedisServer, RedisServers
 from road_kit import (
     ECHO,
     INCR,
+    SILENCE,
     Lua,
     Relay,
     a_road,
@@ -186,10 +187,10 @@ async def test_a_connection_into_nowhere_is_given_up(redis_server: RedisServer) 
         a_road(f"redis://127.0.0.1:{relay.port}", timeout=0.05) as road,
     ):
         await road.run(INCR, [b"k"], [])
-        relay.swallow = True
+        relay.suffer(SILENCE)
         assert await outcome(road.run(INCR, [b"k"], [])) == "timeout"
         await eventually(lambda: not road.status()["connected"], 5.0)
-        relay.swallow = False
+        relay.recover()
         await eventually(lambda: road.run(INCR, [b"k"], []), 5.0)
 
 

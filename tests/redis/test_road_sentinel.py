@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from redisservers import RedisServer, RedisServers
-from road_kit import INCR, Relay, Trio, a_road, blocking, eventually, outcome
+from road_kit import INCR, SILENCE, Relay, Trio, a_road, blocking, eventually, outcome
 
 from proxy.store.redis.road_port import Road
 
@@ -115,7 +115,7 @@ async def test_one_sentinel_of_many_is_enough(trio: Trio) -> None:
 async def test_a_sentinel_that_is_silent_is_asked_last(trio: Trio) -> None:
     """One time-out, not one at every question: a failover is not found late for it."""
     async with Relay(trio.sentinel.port) as silent:
-        silent.swallow = True
+        silent.suffer(SILENCE)
         nodes = f"127.0.0.1:{silent.port},127.0.0.1:{trio.sentinel.port}"
         async with a_road(f"redis+sentinel://{nodes}/main") as road:
             asked = silent.requests

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from guard_kit import TIMEOUT, Guarded, Load, charge, guarded, limit
 from redisservers import RedisServer, RedisServers
-from road_kit import Relay, Trio, blocking, eventually, sooner_or_later
+from road_kit import SILENCE, Relay, Trio, blocking, eventually, sooner_or_later
 
 LOCAL = limit("local", on_failure="local")
 ALLOW = limit("allow", on_failure="allow")
@@ -69,10 +69,10 @@ class Vanished(Trouble):
     """Nothing comes through, no connection ends."""
 
     async def begin(self) -> None:
-        self.relay.swallow = True
+        self.relay.suffer(SILENCE)
 
     async def end(self) -> None:
-        self.relay.swallow = False
+        self.relay.recover()
 
 
 class Held(Trouble):
