@@ -10,6 +10,8 @@ Two things are known of an endpoint:
 Rules:
 - Connects that fail together count once. Only one that began after the ejection was over is the
   next in a row, or a hundred requests at once would take an endpoint out for 30 s by one hiccup.
+- After an ejection one connect at a time tries the endpoint, and the others keep away until it
+  ends, or for 1 s: where packets vanish, one request waits for the connect timeout, not all.
 - Taken are the endpoints that are up and not ejected. If there is none, those that are up: an
   ejection is a guess, and the last ones standing are tried rather than refused. Those that are
   down never are.
@@ -22,6 +24,7 @@ from typing import Final
 
 FIRST_EJECTION: Final = 1.0
 LONGEST_EJECTION: Final = 30.0
+TRIAL: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +64,39 @@ class Health:
 
 
 class Ejection:
-    """One endpoint's ejection. `until` is to be read: when it is over; -inf without one."""
+    """One endpoint's ejection. `until` is to be read: out until then; -inf where all is well."""
 
-    __slots__ = ("_length", "until")
+    __slots__ = ("_length", "_over", "until")
 
     def __init__(self) -> None:
-        self._length = FIRST_EJECTION
-        self.until = -inf
+        self._reset()
+
+    def trying(self, now: float) -> bool:
+        """A connect begins; whether the others must keep away for its time."""
+        if self.until == -inf or now < self.until:
+            return False
+        self.until = now + TRIAL
+        return True
 
     def failed(self, began: float, now: float) -> bool:
         """A connect that began at `began` has failed; whether that ejects the endpoint (anew)."""
-        if began < self.until:
+        if began < self._over:
             return False
-        self.until = now + self._length
+        self._over = self.until = now + self._length
         self._length = min(2 * self._length, LONGEST_EJECTION)
         return True
 
     def connected(self) -> bool:
         """A connect succeeded; whether that changed anything."""
-        changed = self.until != -inf
+        if self.until == -inf:
+            return False
+        self._reset()
+        return True
+
+    def _reset(self) -> None:
         self._length = FIRST_EJECTION
+        self._over = -inf  # when the last ejection is over, trials not counted
         self.until = -inf
-        return changed
 
 
 class Roster:
@@ -111,6 +125,10 @@ class Roster:
     def checked(self, place: int, ok: bool) -> bool:
         """See `Health.checked`."""
         return self._changed(self.healths[place].checked(ok))
+
+    def trying(self, place: int, now: float) -> None:
+        """A connect to the endpoint begins."""
+        self._changed(self.ejections[place].trying(now))
 
     def failed(self, place: int, began: float, now: float) -> bool:
         """See `Ejection.failed`."""

@@ -49,6 +49,11 @@ class RetryTerms:
     on: frozenset[str] = frozenset(("connect_error", "reset", "502", "503", "504"))
     """connect_error, reset, timeout, and statuses as text."""
     methods: frozenset[str] = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS"))
+    """What may be sent twice; of these only idempotent methods are."""
+
+    def sends_again(self, method: str) -> bool:
+        """Whether a request of this method goes out again though the upstream may have seen it."""
+        return method in self.methods and method in IDEMPOTENT
 
 
 class Failure(NamedTuple):
@@ -102,7 +107,7 @@ def decide(
     if attempt >= terms.attempts:
         return Stop("attempts")
     if failure.sent or reason.isdecimal():
-        if method not in terms.methods or method not in IDEMPOTENT:
+        if not terms.sends_again(method):
             return Stop("method")
         if not replayable:
             return Stop("body")
@@ -122,9 +127,12 @@ def backoff(terms: RetryTerms, attempt: int, random: float) -> float:
     return random * min(terms.backoff_max, doubled)
 
 
-def retry_after(text: str, now: float) -> float | None:
+def retry_after(text: str | None, now: float) -> float | None:
     """The seconds from `now` (since the epoch) that a Retry-After asks for; 0 for a date that is
-    over, None for what is neither delta-seconds nor an HTTP-date (RFC 9110 §10.2.3)."""
+    over, None without one and for what is neither delta-seconds nor an HTTP-date (RFC 9110
+    §10.2.3)."""
+    if text is None:
+        return None
     if text.isascii() and text.isdecimal():
         return float(text)
     date = parse_http_date(text, int(now * 1000))
