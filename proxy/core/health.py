@@ -69,7 +69,9 @@ class Ejection:
     __slots__ = ("_length", "_over", "until")
 
     def __init__(self) -> None:
-        self._reset()
+        self._length = FIRST_EJECTION
+        self._over = -inf  # when the last ejection is over, trials not counted
+        self.until = -inf
 
     def trying(self, now: float) -> bool:
         """A connect begins; whether the others must keep away for its time."""
@@ -90,13 +92,9 @@ class Ejection:
         """A connect succeeded; whether that changed anything."""
         if self.until == -inf:
             return False
-        self._reset()
-        return True
-
-    def _reset(self) -> None:
         self._length = FIRST_EJECTION
-        self._over = -inf  # when the last ejection is over, trials not counted
-        self.until = -inf
+        self._over = self.until = -inf
+        return True
 
 
 class Roster:
