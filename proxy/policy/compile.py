@@ -70,7 +70,10 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
     }
     store = _store(draft)
     limits = {name: _limit(name, part.section, store, live) for name, part in draft.limits.items()}
-    caches = {name: _cache(name, part.section, live) for name, part in draft.caches.items()}
+    trusted = _trusted_headers(draft)
+    caches = {
+        name: _cache(name, part.section, trusted, live) for name, part in draft.caches.items()
+    }
     upstreams = {name: live.upstream(plan) for name, plan in upstream_plans.items()}
     routes: dict[str, RoutePlan] = {}
     matches: list[tuple[RouteMatch, RoutePlan]] = []
@@ -118,7 +121,7 @@ def _server(draft: Draft) -> ServerPlan:
         "tls": tls,
         "trusted_proxies": networks,
         "trust_unix": "unix" in server.trusted_proxies,
-        "trusted_headers": frozenset(name.lower() for name in server.trusted_headers),
+        "trusted_headers": _trusted_headers(draft),
     }
     return ServerPlan(**settings)
 
@@ -187,7 +190,11 @@ def _caching(
     }
 
 
-def _cache(name: str, cache: CacheSection, live: Live) -> CachePlan:
+def _trusted_headers(draft: Draft) -> frozenset[str]:
+    return frozenset(name.lower() for name in draft.server.section.trusted_headers)
+
+
+def _cache(name: str, cache: CacheSection, trusted: frozenset[str], live: Live) -> CachePlan:
     key = cache.key
     # The words `all` and `none` are read as lists of nothing; the rule has a spelling for each.
     included, excluded = key.query.include, key.query.exclude
@@ -207,6 +214,7 @@ def _cache(name: str, cache: CacheSection, live: Live) -> CachePlan:
         store_set_cookie=cache.store_set_cookie,
         keyed_cookies=frozenset(rule.cookies),
         keyed_headers=frozenset(rule.headers),
+        trusted_headers=trusted.difference(rule.headers),
     )
     return CachePlan(
         name=name,

@@ -145,7 +145,7 @@ async def until(truth: Callable[[], bool]) -> None:
 
 
 CONFIG = """\
-server: {{listen: "127.0.0.1:{port}"}}
+server: {server}
 log: {{level: warning}}
 admin: {{listen: "127.0.0.1:{admin}"}}
 policies: policies
@@ -168,12 +168,13 @@ async def start(
     ports: tuple[int, int],
     *,
     policies: str = "",
+    server: dict[str, Any] | None = None,
     routes: list[dict[str, Any]] | None = None,
     route: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Cached:
-    """A gateway with one cache, `things`: `settings` are its YAML. `route` are further keys of the
-    one route, `routes` stand in its place."""
+    """A gateway with one cache, `things`: `settings` are its YAML. `server` are further keys of
+    the server, `route` of the one route; `routes` stand in its place."""
     port, admin = ports
     (folder / "policies").mkdir(exist_ok=True)
     caches = json.dumps({"things": CACHE | settings})
@@ -182,7 +183,7 @@ async def start(
     path = folder / "gateway.yaml"
     path.write_text(
         CONFIG.format(
-            port=port,
+            server=json.dumps({"listen": f"127.0.0.1:{port}"} | (server or {})),
             admin=admin,
             origin=origin.raw.port,
             routes=json.dumps([ANY | given for given in routes or [one]]),

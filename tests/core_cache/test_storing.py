@@ -18,8 +18,11 @@ FRESH = "Cache-Control: max-age=60"
 ETAG = 'ETag: "a"'
 MODIFIED = f"Last-Modified: {at(-1000)}"
 BASIC = ["Authorization: Basic eDp5"]
+PROXY_BASIC = ["Proxy-Authorization: Basic eDp5"]
+USER = ["X-User: 7"]
 COOKIE = ["Cookie: sid=1"]
 POLICY = CacheTerms(default_ttl=10 * SECOND)
+TRUSTING = CacheTerms(default_ttl=SECOND, trusted_headers=frozenset({"x-user", "x-plan"}))
 LENIENT = CacheTerms(stale_while_revalidate=5 * SECOND, stale_if_error=9 * SECOND)
 
 
@@ -46,6 +49,13 @@ STORED = {
     "§3.5: Authorization and s-maxage": ([cc("s-maxage=60")], {"request": BASIC}),
     "§3.5: Authorization and a targeted public": (
         ["CDN-Cache-Control: public, max-age=60", cc("private")], {"request": BASIC}),
+    "§3.5: Proxy-Authorization and public": ([cc("public, max-age=60")], {"request": PROXY_BASIC}),
+    "a trusted header and public": (
+        [cc("public, max-age=60")], {"request": USER, "terms": TRUSTING}),
+    "a trusted header and s-maxage": ([cc("s-maxage=60")], {"request": USER, "terms": TRUSTING}),
+    "a trusted header that it varies by": (
+        [FRESH, "Vary: X-Plan, X-User"], {"request": USER, "terms": TRUSTING}),
+    "no trusted header in this request": ([DATE], {"terms": TRUSTING}),
     "§4.1: Vary": ([FRESH, "Vary: Accept"], {}),
     "§5.2.2.3: must-understand lifts no-store": (
         [cc("max-age=60, no-store, must-understand")], {}),
@@ -107,6 +117,14 @@ REFUSED = {
     "§3.5: a plain public does not count beside a targeted field": (
         ["CDN-Cache-Control: max-age=60", cc("public")], {"request": BASIC}, "authorization",
         False),
+    "§3.5: Proxy-Authorization": ([FRESH], {"request": PROXY_BASIC}, "authorization", False),
+    "a trusted header": (
+        [FRESH], {"request": USER, "terms": TRUSTING}, "authorization", False),
+    "a trusted header and the policy": (
+        [DATE], {"request": USER, "terms": TRUSTING}, "authorization", False),
+    "a trusted header beside one that it varies by": (
+        [FRESH, "Vary: X-Plan"], {"request": [*USER, "X-Plan: gold"], "terms": TRUSTING},
+        "authorization", False),
     "Set-Cookie": ([FRESH, "Set-Cookie: a=b"], {}, "set-cookie", True),
     "Set-Cookie under another withheld field": (
         [cc('private="a", max-age=60'), "Set-Cookie: a=b"], {}, "set-cookie", True),

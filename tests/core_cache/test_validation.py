@@ -249,6 +249,25 @@ def test_a_304_for_one_user_changes_nothing_for_others(kept, asks, lines, reason
     assert index(found.stored)["x-user"] == "b"  # it is an answer to its own client
 
 
+TRUSTING = CacheTerms(trusted_headers=frozenset({"x-user"}))
+
+
+def test_a_304_for_whom_a_trusted_peer_names_changes_nothing_for_others():
+    found = after(judged(*KEPT), LATER_DATE, request=["X-User: 7"], terms=TRUSTING)
+    assert (found.refused, found.drop) == (NotStored("authorization", False), False)
+    varied = judged(*KEPT, "Vary: X-User", request=["X-User: 7"], terms=TRUSTING)
+    assert after(varied, LATER_DATE, request=["X-User: 7"], terms=TRUSTING).refused is None
+
+
+def test_a_304_that_takes_a_trusted_header_out_of_vary_makes_it_nobodys():
+    varied = judged(*KEPT, "Vary: X-User", request=["X-User: 7"], terms=TRUSTING)
+    assert isinstance(varied, Stored)
+    found = after(varied, LATER_DATE, "Vary: Accept", terms=TRUSTING)
+    assert (found.refused, found.drop) == (NotStored("authorization", False), True)
+    allowed = after(varied, LATER_DATE, "Vary: Accept", cc("s-maxage=9"), terms=TRUSTING)
+    assert (allowed.refused, allowed.stored.authorized) == (None, True)
+
+
 def test_a_304_leaves_an_allowed_answer_to_a_credential_stored():
     kept = judged(DATE, cc("public, max-age=60"), request=["Authorization: x"])
     assert after(kept, LATER_DATE).refused is None

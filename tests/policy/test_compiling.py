@@ -226,6 +226,13 @@ def test_caches_and_the_routes_that_use_them(tmp_path: Path) -> None:
     assert (rest.cache, rest.invalidate) == (None, ())
 
 
+def test_trusted_headers_outside_the_key_are_credentials(tmp_path: Path) -> None:
+    server = "server: {trusted_proxies: [10.0.0.0/8], trusted_headers: [X-Plan, X-User]}"
+    compiled = snapshot(tmp_path, f"{server}\n{CACHED}", CACHES)
+    keyed, plain = compiled.caches["users"].terms, compiled.caches["pages"].terms
+    assert (keyed.trusted_headers, plain.trusted_headers) == ({"x-user"}, {"x-user", "x-plan"})
+
+
 def test_where_answers_are_kept(tmp_path: Path) -> None:
     store = snapshot(tmp_path, CACHED, CACHES).store
     assert (store.cache_memory, store.cache_blind) == (2**20, 3.0)

@@ -32,6 +32,8 @@ class CacheTerms:
     """Cookies that are part of the key."""
     keyed_headers: frozenset[str] = frozenset()
     """Request headers (lower case) that are part of the key."""
+    trusted_headers: frozenset[str] = frozenset()
+    """Headers (lower case) by which a trusted peer says who asks, outside the key."""
 
 
 @dataclass(slots=True)
@@ -73,8 +75,8 @@ class Stored:
     last_modified: int | None
     """Last-Modified in ms, where it is a valid date."""
     authorized: bool = False
-    """Its request had Authorization: only public, must-revalidate or s-maxage lets others have it,
-    and a 304 can take that back (RFC 9111 §3.5)."""
+    """Its request had credentials (core.cache.storing): only public, must-revalidate or s-maxage
+    lets others have it, and a 304 can take that back (RFC 9111 §3.5)."""
     unkeyed_cookie: bool = False
     """Its request had a cookie outside the key: only the origin's own freshness counts."""
     tags: tuple[str, ...] = ()

@@ -4,8 +4,11 @@ Rules:
 - Stored are final answers to GET and HEAD without a body, but never those that speak of one request
   only: 206, 304, 412, 416 and their like, nor 428, 429, 431 and 511 (RFC 6585).
 - The origin forbids it by no-store, private, a Vary that nothing can match, must-understand with a
-  status that we do not know; by silence where the request had Authorization (§3.5): only public,
+  status that we do not know; by silence where the request had credentials (§3.5): only public,
   must-revalidate or s-maxage lifts that. must-understand with a known status lifts no-store.
+- Credentials are Authorization; Proxy-Authorization, which is sent on and so may be the origin's to
+  read; and the headers that only a trusted peer may send, as they stand where it has taken off an
+  Authorization: unless they are keyed, or the answer varies by them.
 - A request's no-store keeps that exchange out of the cache.
 - Something must allow it: the origin's own lifetime, `public`, a status that is fresh by itself, or
   the policy. A cookie outside the key leaves only the origin's own word (core.cache.freshness), or
@@ -51,6 +54,9 @@ UNSTORED_FIELDS: Final = HOP_BY_HOP | {
 }  # fmt: skip
 UNSTORED_PREFIXES: Final = ("ratelimit-", "x-ratelimit-")
 
+CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization"})
+"""Fields that say who asks, whether or not they are keyed (§3.5)."""
+
 # An unquoted tag is sent back as it stands, as its origin will compare it so; "*" would match all.
 _ETAG = re.compile(r'(?:W/)?"[^"]*"|[^\s",*]+')
 
@@ -95,7 +101,7 @@ def judge(
         return NotStored(refused, False)
     directives = read_response(response)
     names = vary.names(response)
-    authorized = "authorization" in request.index
+    authorized = has_credentials(request, terms, names or ())
     refused = forbidden(status, directives, names, authorized=authorized)
     if refused is None and "set-cookie" in response.index and not terms.store_set_cookie:
         refused = None if "set-cookie" in directives.withheld else "set-cookie"
@@ -162,6 +168,16 @@ def not_stored(reason: str, status: int) -> NotStored:
     """A refusal for a response's sake. Errors say little of what the resource answers next."""
     lasting = status < 400 or (status in HEURISTIC_STATUSES and status < 500)
     return NotStored(reason, lasting and reason not in ("authorization", "cookie"))
+
+
+def has_credentials(request: Fields, terms: CacheTerms, names: tuple[str, ...] = ()) -> bool:
+    """Whether the request says who asks, outside the key. `names` are those that the answer varies
+    by: a trusted header among them does not count."""
+    index = request.index
+    if not CREDENTIALS.isdisjoint(index):
+        return True
+    trusted = terms.trusted_headers
+    return bool(trusted) and any(name in index and name not in names for name in trusted)
 
 
 def has_unkeyed_cookie(request: Fields, terms: CacheTerms) -> bool:

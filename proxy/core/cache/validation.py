@@ -11,7 +11,7 @@ Rules:
   Content-Length and Content-Range, which speak of a body that a 304 does not have. Nor is what is
   never stored (core.cache.storing). Date, Age and the lifetime begin anew with the 304's times.
 - A 304 can take back the leave to store: then the entry is used for this answer and dropped.
-- A 304 to a request with Authorization or a cookie outside the key may have fields made for one
+- A 304 to a request with credentials or a cookie outside the key may have fields made for one
   user, as a full answer may. Where that would not be stored, the 304 is for its client alone: the
   entry stays as it is.
 - A HEAD's 200 updates a stored GET where what it shows of the body (ETag, Last-Modified,
@@ -33,6 +33,7 @@ from proxy.core.cache.storing import (
     UNSTORED_PREFIXES,
     NotStored,
     forbidden,
+    has_credentials,
     has_unkeyed_cookie,
     not_stored,
     settle,
@@ -114,10 +115,11 @@ def freshen(
         fresh.vary = vary.values(names, seen)
     status = stored.status
     useless = settle(fresh, merged, directives, terms)
-    refused = forbidden(status, directives, names, authorized=stored.authorized) or useless
+    fresh.authorized = stored.authorized or _was_told_apart(stored, terms, names or ())
+    refused = forbidden(status, directives, names, authorized=fresh.authorized) or useless
     drop = refused is not None
     if not drop:
-        authorized = stored.authorized or "authorization" in request.index
+        authorized = fresh.authorized or has_credentials(request, terms, names or ())
         refused = forbidden(status, directives, names, authorized=authorized)
         if refused is None and not stored.unkeyed_cookie and has_unkeyed_cookie(request, terms):
             refused = settle(replace(fresh, unkeyed_cookie=True), merged, directives, terms)
@@ -170,6 +172,14 @@ def _merge(stored: Lines, response: Fields) -> Fields:
     # Its Date goes even where the 304 has none: that is then the time of receipt.
     replaced = {name.lower() for name, _ in new} | {"date"}
     return Fields([line for line in stored if line[0].lower() not in replaced] + new)
+
+
+def _was_told_apart(stored: Stored, terms: CacheTerms, names: tuple[str, ...]) -> bool:
+    """Whether it was made for one user, known by a trusted header that it varied by until now."""
+    return any(
+        name in terms.trusted_headers and value is not None and name not in names
+        for name, value in stored.vary
+    )
 
 
 def _same_date(stored: Stored, response: Fields) -> bool:

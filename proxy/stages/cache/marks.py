@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from proxy.core.cache import vary
 from proxy.core.cache.record import CacheTerms
 from proxy.core.cache.seen import Seen
-from proxy.core.cache.storing import has_unkeyed_cookie
+from proxy.core.cache.storing import has_credentials, has_unkeyed_cookie
 from proxy.core.fields import Fields
 from proxy.store.ports import Mark
 
@@ -70,5 +70,5 @@ def _is_for(mark: Mark, fields: Fields, seen: Seen, terms: CacheTerms) -> bool:
     if mark.kind == "apart" or not vary.matches(mark.vary, seen):
         return False
     if mark.kind == "authorization":
-        return "authorization" in fields.index
+        return has_credentials(fields, terms)
     return mark.kind != "cookie" or has_unkeyed_cookie(fields, terms)

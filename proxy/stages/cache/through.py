@@ -6,7 +6,7 @@ where nobody else could use the answer, or together with those that ask the same
 
 from proxy.core.cache import conditionals, reuse, vary
 from proxy.core.cache.record import Stored
-from proxy.core.cache.storing import has_unkeyed_cookie
+from proxy.core.cache.storing import has_credentials, has_unkeyed_cookie
 from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.exchange import Exchange
@@ -124,8 +124,9 @@ def _nobody_else(look: Look) -> bool:
         look.verdict == reuse.Validate("stale") and _lasting(look.held.stored)
     ):
         return True
+    terms = look.plan.terms
     if "range" in ex.fields.index and (
-        "authorization" in ex.fields.index or has_unkeyed_cookie(ex.fields, look.plan.terms)
+        has_credentials(ex.fields, terms) or has_unkeyed_cookie(ex.fields, terms)
     ):
         return True  # to be asked for as it is, rather than the whole of it in vain
     return look.is_marked()
