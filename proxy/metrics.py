@@ -127,7 +127,7 @@ class LimitTally(Tally):
 class CacheTally(Tally):
     """One cache's requests, by what came of them, and why answers were not stored."""
 
-    __slots__ = ("bypass", "collapsed", "hit", "miss", "not_stored", "revalidated", "stale")
+    __slots__ = ("bypass", "collapsed", "hit", "last", "miss", "not_stored", "revalidated", "stale")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -139,6 +139,26 @@ class CacheTally(Tally):
         self.bypass = 0
         self.not_stored: dict[str, int] = {}
         """By `NotStored.reason`."""
+        self.last: dict[str, tuple[str, int]] = {}
+        """Of each outcome, and of `not_stored`: the last one's reason, and when it was (ms)."""
+
+    def count(self, outcome: str, reason: str, now: int) -> None:
+        """Counts one request. `outcome` is one of OUTCOMES, `reason` a word of the code's own."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
+        self.last[outcome] = (reason, now)
+
+    def refuse(self, reason: str, now: int) -> None:
+        """Counts an answer that is not stored."""
+        self.not_stored[reason] = self.not_stored.get(reason, 0) + 1
+        self.last["not_stored"] = (reason, now)
+
+    def add(self, figures: dict[str, Any], *, gauges: bool = True) -> None:
+        """As any tally; of two last reasons the later one stays."""
+        counts = dict(figures)
+        for outcome, (reason, at) in counts.pop("last"):
+            if at >= self.last.get(outcome, ("", 0))[1]:
+                self.last[outcome] = (reason, at)
+        super().add(counts, gauges=gauges)
 
 
 class UpstreamTally(Tally):

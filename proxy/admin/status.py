@@ -20,7 +20,7 @@ def status(control: Control, snapshot: Snapshot, now: float) -> dict[str, object
         "unrouted": _requests(control.metrics.no_route.requests),
         "limits": [_limit(plan) for plan in snapshot.limits.values()],
         "cache": control.cache_status() | {"purges": dict(control.metrics.purges)},
-        "caches": [_cache(plan, snapshot) for plan in snapshot.caches.values()],
+        "caches": [_cache(plan, snapshot, now) for plan in snapshot.caches.values()],
         "upstreams": control.upstream_status(),
     }
 
@@ -55,12 +55,17 @@ def _limit(plan: LimitPlan) -> dict[str, object]:
     }
 
 
-def _cache(plan: CachePlan, snapshot: Snapshot) -> dict[str, object]:
+def _cache(plan: CachePlan, snapshot: Snapshot, now: float) -> dict[str, object]:
     figures: dict[str, object] = {name: getattr(plan.tally, name) for name in OUTCOMES}
+    last = sorted(plan.tally.last.items(), key=lambda item: -item[1][1])
     return {
         "name": plan.name,
         "routes": [route.name for route in snapshot.routes.values() if route.cache is plan],
         "tags": [tag.text for tag in plan.tags],
         **figures,
         "not_stored": dict(sorted(plan.tally.not_stored.items())),
+        "last": {
+            outcome: {"reason": reason, "ago_s": round(max(0.0, now - at / 1000), 3)}
+            for outcome, (reason, at) in last
+        },
     }

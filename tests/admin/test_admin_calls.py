@@ -103,11 +103,17 @@ async def test_status(admin: Client, gateway: Gateway, tmp_path: Path) -> None:
     gateway.metrics.limit("by-address").shadow_denied += 3
     cache = gateway.metrics.cache("users")
     cache.hit, cache.miss = 5, 2
-    cache.not_stored |= {"private": 1, "no-store": 1}
+    cache.refuse("private", 1_000)
+    cache.refuse("no-store", 2_000)
+    cache.last["hit"] = ("fresh", 3_000)
     gateway.metrics.purges["tag"] = 2
     await gateway.charge("per-key", "a", "users-read")
     document = await (await admin.get("/status")).json()
     assert document.pop("uptime_s") > 0
+    last = document["caches"][0]["last"]
+    assert list(last) == ["hit", "not_stored"]  # the latest first
+    newer, older = [last[outcome].pop("ago_s") for outcome in last]
+    assert older - newer == pytest.approx(1)
     assert document == {
         "version": __version__,
         "ready": {"ready": True, "store": "memory"},
@@ -154,6 +160,7 @@ async def test_status(admin: Client, gateway: Gateway, tmp_path: Path) -> None:
                 "collapsed": 0,
                 "bypass": 0,
                 "not_stored": {"no-store": 1, "private": 1},
+                "last": {"hit": {"reason": "fresh"}, "not_stored": {"reason": "no-store"}},
             }
         ],
         "upstreams": [{"name": "users", "in_flight": 2, "connections": 3, "waiting": 1}],

@@ -134,6 +134,7 @@ async def test_a_range_on_a_cold_key_fills_the_entry(cached: Cached, origin: Ori
     origin.answers["/a"] = respond("hello", MAX_AGE, TAGGED)
     part = await cached.ask("/a", "Range: bytes=1-3", 'If-None-Match: "v0"')
     assert (part.status, part.body) == (206, b"ell")
+    assert status_of(part) == "fwd=uri-miss; fwd-status=200; stored"
     assert origin.seen[0].get("Range") is None
     assert origin.seen[0].get("If-None-Match") is None
     whole = await cached.ask()
@@ -143,9 +144,19 @@ async def test_a_range_on_a_cold_key_fills_the_entry(cached: Cached, origin: Ori
 
 async def test_a_condition_on_a_cold_key_fills_the_entry(cached: Cached, origin: Origin) -> None:
     origin.answers["/a"] = respond("hello", MAX_AGE, TAGGED)
-    assert (await cached.ask("/a", 'If-None-Match: "v1"')).status == 304
+    answer = await cached.ask("/a", 'If-None-Match: "v1"')
+    assert (answer.status, status_of(answer)) == (304, "fwd=uri-miss; fwd-status=200; stored")
     assert (await cached.ask()).body == b"hello"
     assert origin.asked() == 1
+
+
+async def test_a_condition_is_answered_of_what_is_not_stored_too(
+    cached: Cached, origin: Origin
+) -> None:
+    origin.answers["/a"] = respond("hello", ("Cache-Control", "no-store"), TAGGED)
+    answer = await cached.ask("/a", 'If-None-Match: "v1"')
+    assert (answer.status, answer.body, answer.get("ETag")) == (304, b"", '"v1"')
+    assert status_of(answer) == "fwd=uri-miss; fwd-status=200"
 
 
 async def test_variants_are_told_apart(cached: Cached, origin: Origin) -> None:

@@ -250,4 +250,7 @@ async def test_operators_see_why(start_site: StartSite) -> None:
         status = (await wire.ask("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")).json()
     (told,) = status["caches"]  # type: ignore[misc]
     assert (told["hit"], told["miss"], told["not_stored"]) == (1, 2, {"private": 1})
+    reasons = {outcome: last["reason"] for outcome, last in told["last"].items()}
+    assert reasons == {"not_stored": "private", "miss": "uri-miss", "hit": "fresh"}
+    assert all(0 <= last["ago_s"] < 60 for last in told["last"].values())
     assert status["cache"]["entries"] == 1  # type: ignore[index]

@@ -36,6 +36,7 @@ def busy() -> Metrics:
     pages = metrics.cache("pages")
     pages.hit, pages.miss, pages.stale = 6, 5, 4
     pages.revalidated, pages.collapsed, pages.bypass = 3, 2, 1
+    pages.refuse("private", 7_000)
     metrics.cache_bytes["memory"] = 4096
     metrics.purges["tag"] = 3
     metrics.reloads["failed"] += 1
@@ -208,6 +209,17 @@ def test_counters_outlive_their_process_and_gauges_do_not() -> None:
     assert left.purges == {"tag": 3}
     assert left.upstreams["origin"].duration.counts == busy().upstreams["origin"].duration.counts
     assert left.limits["per-key"].denied == 4
+
+
+def test_of_the_last_reasons_the_latest_stays() -> None:
+    both, one, other = Metrics(), busy(), busy()
+    one.cache("pages").refuse("no-store", 9_000)
+    other.cache("pages").count("miss", "uri-miss", 1_000)
+    for process in (one, other):
+        both.add(through_json(process), gauges=False)
+    told = both.caches["pages"]
+    assert told.last == {"not_stored": ("no-store", 9_000), "miss": ("uri-miss", 1_000)}
+    assert (told.not_stored, told.miss) == ({"private": 2, "no-store": 1}, 11)
 
 
 def test_every_figure_is_dumped() -> None:

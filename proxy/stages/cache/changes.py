@@ -27,7 +27,7 @@ async def pass_by(
     assert ex.route is not None
     plan = ex.route.cache
     if plan is not None:
-        plan.tally.bypass += 1
+        plan.tally.count("bypass", _reason(ex), caching.clock())
         refusal = await charge(ex)
         if refusal is not None:
             return refusal
@@ -44,6 +44,15 @@ async def pass_by(
         lines = shown_lines(reply.fields, expose_tags=plan.expose_tags)
         reply = with_member(reply, lines, forwarded(why))
     return reply
+
+
+def _reason(ex: Exchange) -> str:
+    """Why the cache is not looked into, for an operator."""
+    if ex.method not in ("GET", "HEAD"):
+        return "method"
+    if ex.body is not None:
+        return "request-body"
+    return "condition" if ex.upgrade is None else "upgrade"
 
 
 async def invalidate(ex: Exchange, reply: Reply, caching: Caching) -> None:

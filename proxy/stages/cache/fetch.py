@@ -228,8 +228,7 @@ class Fetch:
     def refuse(self, refused: NotStored, fields: Fields) -> None:
         """Has nobody wait for what will not be stored, and drops what it has taken the place of."""
         look = self.look
-        reasons = look.plan.tally.not_stored
-        reasons[refused.reason] = reasons.get(refused.reason, 0) + 1
+        look.plan.tally.refuse(refused.reason, look.caching.clock())
         kind = refused.reason if refused.reason in ("authorization", "cookie") else ""
         if look.ex.method == "HEAD" or not (refused.hit_for_miss or kind):
             return

@@ -1,6 +1,6 @@
 """What a request gets of a fetch, its own or one that it has waited for."""
 
-from proxy.core.cache import cache_status, conditionals, reuse
+from proxy.core.cache import conditionals, reuse
 from proxy.core.cache.cache_status import forwarded
 from proxy.core.cache.record import Stored
 from proxy.core.fields import Fields, Lines
@@ -29,13 +29,14 @@ def settled(look: Look, fetch: Fetch, outcome: Outcome, collapsed: bool | None) 
         reply.stream = Recorder(
             reply.stream, look.plan.max_object, lambda body: fetch.keep(stored, body)
         )
-    return with_member(reply, _shown(look, reply), _miss(look, True, collapsed))
+    reply.fields = _shown(look, reply)
+    return _told(look, reply, reply.status, stored=True, collapsed=collapsed)
 
 
 def revalidated(look: Look, outcome: Revalidated) -> Reply:
     """For the request whose validation has shown that what is stored holds."""
-    look.plan.tally.revalidated += 1
     now = look.caching.clock()
+    look.plan.tally.count("revalidated", look.why, now)
     held = outcome.held
     member = forwarded(look.why, status=304)
     reply = held_reply(look.ex, held, held.stored.age(now), member, now)
@@ -47,21 +48,19 @@ def handed(look: Look, reply: Reply, collapsed: bool | None = None) -> Reply:
     """For a request whose answer is its own alone. A condition of its that was not sent on, or
     that the upstream did not look at, is answered here."""
     _count_miss(look)
-    lines = _shown(look, reply)
-    member = _miss(look, False, collapsed)
-    if reply.status == 200 and _unchanged(look, reply):
+    asked, reply.fields = reply.status, _shown(look, reply)
+    if asked == 200 and _unchanged(look, reply):
         let_go(reply)
-        lines = [*conditionals.not_modified_lines(lines), (cache_status.NAME, member)]
-        return Reply(304, lines, origin=True)
-    return with_member(reply, lines, member)
+        reply = Reply(304, conditionals.not_modified_lines(reply.fields), origin=True)
+    return _told(look, reply, asked, collapsed=collapsed)
 
 
 def led(look: Look, flight: Flight, storable: Storable) -> Reply:
     """For the request that led the flight, of an answer that is being stored."""
     reply, stored = storable
     _count_miss(look)
-    lines = [*_shown(look, reply), (cache_status.NAME, _miss(look, True, None))]
-    return _of_flight(look, flight, stored, lines, flight.first)
+    given = _of_flight(look, flight, stored, _shown(look, reply), flight.first)
+    return _told(look, given, stored.status, stored=True)
 
 
 def joined(look: Look, flight: Flight, stored: Stored) -> Reply | None:
@@ -76,13 +75,11 @@ def joined(look: Look, flight: Flight, stored: Stored) -> Reply | None:
         stream = flight.reader()
         if stream is None:
             return None
-    look.plan.tally.collapsed += 1
-    lines = [
-        *shown_lines(stored.lines, expose_tags=look.plan.expose_tags),
-        ("Age", str(verdict.age // 1000)),
-        (cache_status.NAME, forwarded(look.why, collapsed=True)),
-    ]
-    return _of_flight(look, flight, stored, lines, stream)
+    look.plan.tally.count("collapsed", look.why, now)
+    lines = shown_lines(stored.lines, expose_tags=look.plan.expose_tags)
+    reply = _of_flight(look, flight, stored, lines, stream)
+    reply.fields = [*reply.fields, ("Age", str(verdict.age // 1000))]
+    return _told(look, reply, stored.status, collapsed=True)
 
 
 def spared(look: Look, flight: Flight) -> Reply | None:
@@ -121,15 +118,21 @@ def _shown(look: Look, reply: Reply) -> Lines:
     return shown_lines(reply.fields, expose_tags=look.plan.expose_tags)
 
 
-def _miss(look: Look, stored: bool, collapsed: bool | None) -> str:
-    return forwarded(look.why, stored=stored, collapsed=collapsed)
+def _told(
+    look: Look, reply: Reply, asked: int, *, stored: bool = False, collapsed: bool | None = None
+) -> Reply:
+    """The reply with our Cache-Status. `asked` is the status that the upstream gave: it is told
+    where the request's condition or Range has made another of it (RFC 9211 §2.3)."""
+    status = None if reply.status == asked else asked
+    member = forwarded(look.why, status=status, stored=stored, collapsed=collapsed)
+    return with_member(reply, reply.fields, member)
 
 
 def _count_miss(look: Look) -> None:
     if look.marked:
-        look.plan.tally.bypass += 1
+        look.plan.tally.count("bypass", "hit-for-miss", look.now)
     else:
-        look.plan.tally.miss += 1
+        look.plan.tally.count("miss", look.why, look.now)
 
 
 def _unchanged(look: Look, reply: Reply) -> bool:
