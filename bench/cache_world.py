@@ -14,7 +14,7 @@ from proxy.core.message import Outgoing, Reply, Upstream
 from proxy.exchange import Exchange
 from proxy.handler import Flow
 from proxy.metrics import Metrics
-from proxy.policy.compile import compile_snapshot
+from proxy.policy.compile import Live, compile_snapshot
 from proxy.policy.load import load
 from proxy.policy.snapshot import UpstreamPlan
 from proxy.stages.cache import Caching
@@ -50,7 +50,7 @@ def target(url: int) -> str:
     return f"/users/{user}/{view}"
 
 
-class World:
+class World(Live):
     """The flow, and the origin behind it (an Upstream, and the `Live` of its snapshot).
 
     `memory`: bytes for stored answers; `size`: bytes of each body.

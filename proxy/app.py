@@ -17,16 +17,17 @@ from typing import Any, Final
 
 from proxy import __version__, logs
 from proxy.admin.app import AdminListeners
+from proxy.admin.breakers import STATES
 from proxy.admin.stored import described
 from proxy.edge.server import Front, Listener, open_given, open_listener, server_tls
-from proxy.edge.upstream.client import HttpUpstream
 from proxy.handler import Flow
+from proxy.live import Live
 from proxy.metrics import Metrics
 from proxy.policy.compile import compile_snapshot
 from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError
 from proxy.policy.reload import Watcher
-from proxy.policy.snapshot import Snapshot, StorePlan, UpstreamPlan
+from proxy.policy.snapshot import Snapshot, StorePlan
 from proxy.stages.cache import Caching
 from proxy.store.breaker import IN_A_ROW, Breaker
 from proxy.store.guard import GuardedLimits
@@ -41,45 +42,6 @@ log = logging.getLogger(__name__)
 
 _CONNECT_PATIENCE: Final = 1.0  # seconds for the store before the port opens
 _CLUSTER_IN_A_ROW: Final = 3 * IN_A_ROW  # one dead node fails its keys, not the store
-
-
-class Upstreams:
-    """The live upstreams by name and settings: what a reload does not change keeps its
-    connections, what no snapshot uses ends after its last request. Implements
-    `proxy.policy.compile.Live`."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self.metrics = metrics
-        self._live: dict[str, HttpUpstream] = {}
-        self._made: dict[str, HttpUpstream] = {}
-
-    def upstream(self, plan: UpstreamPlan) -> HttpUpstream:
-        """The upstream for a snapshot that is being built."""
-        made = self._live.get(plan.name)
-        if made is None or made.plan != plan:
-            made = HttpUpstream(plan, self.metrics.upstream(plan.name))
-        self._made[plan.name] = made
-        return made
-
-    def commit(self) -> None:
-        """The snapshot is in use: retires the upstreams that it does not have."""
-        for name, upstream in self._live.items():
-            if self._made.get(name) is not upstream:
-                upstream.retire()
-        self._live, self._made = self._made, {}
-
-    def roll_back(self) -> None:
-        """The snapshot was refused. What was made for it has not connected to anything."""
-        self._made = {}
-
-    def status(self) -> list[dict[str, object]]:
-        """Each upstream's name and figures."""
-        return [{"name": name} | upstream.status() for name, upstream in self._live.items()]
-
-    async def close(self) -> None:
-        """Closes every connection."""
-        for upstream in self._live.values():
-            await upstream.close()
 
 
 class Counting:
@@ -147,7 +109,7 @@ class Gateway:
         self.metrics = Metrics()
         self._counting = Counting(self.metrics)
         self._access = logs.AccessLog()
-        self._upstreams = Upstreams(self.metrics)
+        self._live = Live(self.metrics)
         self._snapshot: Snapshot | None = None
         self._prepared: tuple[Snapshot, list[str]] | None = None
         self._caching: Caching | None = None
@@ -201,7 +163,13 @@ class Gateway:
         return self._counting.status()
 
     def upstream_status(self) -> list[dict[str, object]]:
-        return self._upstreams.status()
+        return self._live.upstreams()
+
+    def breakers(self) -> list[dict[str, Any]]:
+        return self._live.breakers()
+
+    async def force_breaker(self, upstream: str, state: str) -> None:
+        self._live.force(upstream, STATES[state])
 
     def connections(self) -> int:
         return 0 if self._front is None else self._front.connections()
@@ -232,7 +200,7 @@ class Gateway:
         assert current is not None
         self.abort()  # what was prepared before, if nobody has decided on it
         try:
-            snapshot = await asyncio.to_thread(compile_snapshot, loaded, self._upstreams)
+            snapshot = await asyncio.to_thread(compile_snapshot, loaded, self._live)
             bound = changed_bindings(current, snapshot)
             if not bound and self._tls is not None and snapshot.server.tls is not None:
                 # A renewed certificate serves from the next handshake on.
@@ -262,7 +230,7 @@ class Gateway:
     def abort(self) -> None:
         """Forgets what was prepared."""
         self._prepared = None
-        self._upstreams.roll_back()
+        self._live.roll_back()
 
     # The life of the process.
 
@@ -295,7 +263,7 @@ class Gateway:
         _settle()
 
     async def _begin(self, loaded: Loaded) -> tuple[Snapshot, Front]:
-        snapshot = await asyncio.to_thread(compile_snapshot, loaded, self._upstreams)
+        snapshot = await asyncio.to_thread(compile_snapshot, loaded, self._live)
         logs.configure(snapshot.log)  # what is said before all stands is said as the file wants
         if snapshot.server.tls is not None:
             self._tls = await asyncio.to_thread(server_tls, snapshot.server.tls)
@@ -322,7 +290,7 @@ class Gateway:
             await self._drain(self._front, self._snapshot)
         if self._caching is not None:
             await self._caching.close()
-        await self._upstreams.close()
+        await self._live.close()
         await self._admin.close()
         await self._counting.close()
         log.info("stopped")
@@ -347,7 +315,7 @@ class Gateway:
         self._snapshot = snapshot
         assert self._front is not None
         self._front.snapshot = snapshot
-        self._upstreams.commit()
+        self._live.commit()
         self._counting.retain(snapshot)
         self._share(snapshot)
 

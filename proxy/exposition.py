@@ -61,6 +61,8 @@ class TallyCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._traffic()
         yield from self._limits()
+        if self._metrics.breakers:
+            yield from self._breakers()
         if self._metrics.caches:
             yield from self._caches()
         if self._metrics.stores:
@@ -107,6 +109,34 @@ class TallyCollector(Collector):
         for upstream in upstreams:
             in_flight.add_metric([upstream.name], upstream.in_flight)
         yield in_flight
+        retries = CounterMetricFamily(
+            "sluicegate_retries",
+            "Requests sent again, by what was wrong with the attempt before.",
+            labels=["upstream", "reason"],
+        )
+        for upstream in upstreams:
+            for reason, count in upstream.retries.copy().items():
+                retries.add_metric([upstream.name, reason], count)
+        yield retries
+
+    def _breakers(self) -> Iterator[Metric]:
+        tallies = list(self._metrics.breakers.copy().values())
+        state = GaugeMetricFamily(
+            "sluicegate_breaker_state",
+            "An upstream's circuit: 0 closed, 1 half-open, 2 open.",
+            labels=["upstream"],
+        )
+        transitions = CounterMetricFamily(
+            "sluicegate_breaker_transitions",
+            "How often a circuit turned, by the state that it turned to.",
+            labels=["upstream", "to"],
+        )
+        for tally in tallies:
+            state.add_metric([tally.name], tally.state)
+            for to, count in tally.transitions.copy().items():
+                transitions.add_metric([tally.name, to], count)
+        yield state
+        yield transitions
 
     def _limits(self) -> Iterator[Metric]:
         decisions = CounterMetricFamily(

@@ -51,6 +51,8 @@ class Tally:
     __slots__ = ("name",)
     gauges: ClassVar[frozenset[str]] = frozenset()
     """The slots that tell of now: they end with their process, as counters do not."""
+    highest: ClassVar[frozenset[str]] = frozenset()
+    """The slots of which, over several processes, the highest counts."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -62,8 +64,11 @@ class Tally:
     def add(self, figures: dict[str, Any], *, gauges: bool = True) -> None:
         """Adds a dump's figures; its gauges only where they still hold."""
         for slot, value in figures.items():
-            if gauges or slot not in self.gauges:
-                setattr(self, slot, _sum(getattr(self, slot), value))
+            mine = getattr(self, slot)
+            if slot in self.highest:
+                setattr(self, slot, max(mine, value) if gauges else mine)
+            elif gauges or slot not in self.gauges:
+                setattr(self, slot, _sum(mine, value))
 
     def take(self, other: "Tally") -> None:
         """Has the figures of the other one, which is not used on."""
@@ -162,15 +167,30 @@ class CacheTally(Tally):
 
 
 class UpstreamTally(Tally):
-    """One upstream's requests in flight, and its times to the response head."""
+    """One upstream's requests in flight, its times to the response head, and what was sent again
+    (by `core.retries.Failure.reason`)."""
 
-    __slots__ = ("duration", "in_flight")
+    __slots__ = ("duration", "in_flight", "retries")
     gauges = frozenset(("in_flight",))
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.in_flight = 0
         self.duration = Histogram()
+        self.retries: dict[str, int] = {}
+
+
+class BreakerTally(Tally):
+    """One upstream's circuit: its state (0 closed, 1 half-open, 2 open) and the transitions, by
+    the state that they led to."""
+
+    __slots__ = ("state", "transitions")
+    gauges = highest = frozenset(("state",))
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.state = 0
+        self.transitions: dict[str, int] = {}
 
 
 class StoreTally(Tally):
@@ -192,6 +212,8 @@ class Metrics:
         self.routes: dict[str, RouteTally] = {}
         self.limits: dict[str, LimitTally] = {}
         self.upstreams: dict[str, UpstreamTally] = {}
+        self.breakers: dict[str, BreakerTally] = {}
+        """By upstream."""
         self.caches: dict[str, CacheTally] = {}
         self.cache_bytes: dict[str, int] = {}
         """By tier; none before a cache is used."""
@@ -214,6 +236,9 @@ class Metrics:
 
     def upstream(self, name: str) -> UpstreamTally:
         return self.upstreams.setdefault(name, UpstreamTally(name))
+
+    def breaker(self, upstream: str) -> BreakerTally:
+        return self.breakers.setdefault(upstream, BreakerTally(upstream))
 
     def cache(self, name: str) -> CacheTally:
         return self.caches.setdefault(name, CacheTally(name))
@@ -265,6 +290,7 @@ _FAMILIES: Final[dict[str, Callable[[Metrics, str], Tally]]] = {
     "routes": Metrics.route,
     "limits": Metrics.limit,
     "upstreams": Metrics.upstream,
+    "breakers": Metrics.breaker,
     "caches": Metrics.cache,
     "stores": Metrics.store,
 }

@@ -31,6 +31,7 @@ FLOORS = {
     "edge": 6,
     "admin": 6,
     "demo": 7,
+    "live": 7,
     "app": 8,
     "workers": 9,
     "process": 10,

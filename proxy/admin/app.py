@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.admin import limits
+from proxy.admin import breakers, limits
 from proxy.admin.answers import Refusal, json_response, read_json
 from proxy.admin.control import Control
 from proxy.admin.explain import explain
@@ -39,6 +39,8 @@ def make_admin_app(control: Control, admin: AdminPlan) -> web.Application:
     app.router.add_get("/status", calls.status)
     app.router.add_get("/limits/{name}", calls.show_limit)
     app.router.add_delete("/limits/{name}", calls.reset_limit)
+    app.router.add_get("/breakers", calls.breakers)
+    app.router.add_put("/breakers/{upstream}", calls.force_breaker)
     app.router.add_post("/cache/purge", calls.purge)
     app.router.add_post("/config/reload", calls.reload)
     app.router.add_post("/explain", calls.explain)
@@ -119,6 +121,18 @@ class _Calls:
         asked = limits.read_query(_raw_query(request))
         await limits.reset(plan, asked, self._control.limit_store)
         return web.Response(status=204)
+
+    async def breakers(self, request: web.Request) -> web.Response:
+        await self._control.refresh()
+        return json_response(self._control.breakers())
+
+    async def force_breaker(self, request: web.Request) -> web.Response:
+        upstream = breakers.find(self._snapshot(), request.match_info["upstream"])
+        state = breakers.read_state(await read_json(request, refuse=422))
+        await self._control.force_breaker(upstream, state)
+        await self._control.refresh()
+        now = next(said for said in self._control.breakers() if said["upstream"] == upstream)
+        return json_response(now)
 
     async def purge(self, request: web.Request) -> web.Response:
         snapshot = self._snapshot()

@@ -50,5 +50,12 @@ class Control(Protocol):
     def upstream_status(self) -> list[dict[str, object]]:
         """Each upstream's `name`, requests in flight, connections and waiting requests."""
 
+    def breakers(self) -> list[dict[str, Any]]:
+        """Each circuit: `upstream`, `state`, `forced`, `reason`, `retry_in_s`, and its figures."""
+
+    async def force_breaker(self, upstream: str, state: str) -> None:
+        """Opens or closes an upstream's circuit by hand, in every process; "auto" lets it decide
+        again (`admin.breakers.STATES`)."""
+
     def connections(self) -> int:
         """Open client connections."""

@@ -24,7 +24,7 @@ from proxy.core.message import Outgoing, Reply, UpstreamError
 from proxy.core.problems import problem
 from proxy.exchange import Exchange
 from proxy.metrics import Metrics
-from proxy.policy.compile import load_snapshot
+from proxy.policy.compile import Live, load_snapshot
 from proxy.policy.problem import ConfigError
 from proxy.policy.snapshot import RoutePlan, Snapshot, UpstreamPlan
 from proxy.stages import identity, limits, route
@@ -72,7 +72,7 @@ async def explain(
         return said | {"answer": _answer(reply)}
     assert ex.route is not None
     said["route"] = ex.route.name
-    said["upstream_url"] = _url(snapshot.upstreams[ex.route.upstream.name], outgoing(ex).target)
+    said["upstream_url"] = _url(ex.route.upstream.plan, outgoing(ex).target)
     said["limits"] = await _limits(ex, ex.route, store)
     said["cache"] = await _cache(ex, ex.route, stored)
     return said
@@ -193,7 +193,7 @@ class _Idle:
         raise UpstreamError("no_endpoint", "this configuration was only read", sent=False)
 
 
-class _NotRunning:
+class _NotRunning(Live):
     """What a snapshot binds to where nothing runs."""
 
     def __init__(self) -> None:

@@ -22,6 +22,7 @@ def status(control: Control, snapshot: Snapshot, now: float) -> dict[str, object
         "cache": control.cache_status() | {"purges": dict(control.metrics.purges)},
         "caches": [_cache(plan, snapshot, now) for plan in snapshot.caches.values()],
         "upstreams": control.upstream_status(),
+        "breakers": control.breakers(),
     }
 
 

@@ -4,7 +4,7 @@ The Protocols say how a body is read; who reads it from which socket is the edge
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from proxy.core.fields import Lines
 
@@ -68,7 +68,10 @@ class Reply:
     `length` is the Content-Length to announce: of the stream where known, or, for HEAD and 304
     answers, what the upstream said; None otherwise (the edge counts `body` itself).
     `close`: the client connection must end after this answer.
-    `origin`: came from an upstream (or, later, the cache), not made by the gateway itself.
+    `origin`: came from an upstream or the cache, not made by the gateway itself.
+    `took`: seconds that the upstream needed for the head, from when it had the whole request.
+    `trouble`: for an answer made in the upstream's place, what is wrong with it: it cannot be
+    reached ("disconnected"), or is not asked for now ("error"). A cache may know better then.
     """
 
     __slots__ = (
@@ -80,6 +83,8 @@ class Reply:
         "reason",
         "status",
         "stream",
+        "took",
+        "trouble",
         "tunnel",
     )
 
@@ -95,6 +100,7 @@ class Reply:
         origin: bool = False,
         close: bool = False,
         reason: str = "",
+        took: float = 0.0,
     ) -> None:
         self.status = status
         self.fields = fields
@@ -105,6 +111,8 @@ class Reply:
         self.origin = origin
         self.close = close
         self.reason = reason
+        self.took = took
+        self.trouble: Literal["disconnected", "error"] = "disconnected"
 
 
 class Outgoing:
@@ -116,13 +124,16 @@ class Outgoing:
     """
 
     __slots__ = (
+        "affinity",
         "body",
         "expect_continue",
         "host",
         "inform",
         "lines",
         "method",
+        "patience",
         "target",
+        "tried",
         "upgrade",
     )
 
@@ -137,6 +148,7 @@ class Outgoing:
         expect_continue: bool = False,
         upgrade: str | None = None,
         inform: Callable[[int, Lines], None] | None = None,
+        affinity: int = 0,
     ) -> None:
         self.method = method
         self.target = target
@@ -148,6 +160,12 @@ class Outgoing:
         """The Upgrade protocol asked for ("websocket"), or None."""
         self.inform = inform
         """Passes an interim answer (102, 103, …; status and end-to-end lines) on to the client."""
+        self.affinity = affinity
+        """64 bits; with `balance: hash`, requests of one affinity go to one endpoint."""
+        self.tried: list[int] = []
+        """The endpoints that this request has been sent to; another one comes first."""
+        self.patience: float | None = None
+        """Seconds left up to the head; None for the upstream's whole deadline."""
 
 
 class UpstreamError(Exception):

@@ -22,6 +22,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "upstream-invalid": (502, "Bad Gateway"),
     "upstream-unreachable": (502, "Bad Gateway"),
     "no-endpoint": (503, "Service Unavailable"),
+    "breaker-open": (503, "Service Unavailable"),
     "overloaded": (503, "Service Unavailable"),
     "upstream-timeout": (504, "Gateway Timeout"),
     "not-cached": (504, "Gateway Timeout"),

@@ -8,15 +8,19 @@ import json
 from dataclasses import asdict, is_dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from random import random
 from typing import Any, Protocol
 
+from proxy.core.breaker import Breaker, BreakerTerms
 from proxy.core.cache.keys import CacheKeyRule, space
 from proxy.core.cache.record import SECOND, CacheTerms
 from proxy.core.cache.tags import TagTemplate
+from proxy.core.health import HealthTerms
 from proxy.core.keys import KeyTemplate, WhenRule
 from proxy.core.matching import PathPattern, Rewrite, RouteMatch, RouteTable
 from proxy.core.message import Upstream
 from proxy.core.ratelimit import policy_item
+from proxy.core.retries import Budget
 from proxy.core.store_urls import StoreUrl
 from proxy.metrics import Metrics
 from proxy.policy.draft import Draft
@@ -27,6 +31,7 @@ from proxy.policy.models.limits import LimitSection, OverrideSection
 from proxy.policy.models.routes import HeaderEditsSection, RouteSection
 from proxy.policy.models.store import OnFailure, StoreTlsSection
 from proxy.policy.models.upstreams import UpstreamSection, UpstreamTlsSection
+from proxy.policy.resilience import destinations
 from proxy.policy.snapshot import (
     AdminPlan,
     CachePlan,
@@ -47,13 +52,21 @@ from proxy.policy.terms import Terms, terms_of
 
 
 class Live(Protocol):
-    """What outlives a snapshot."""
+    """What outlives a snapshot. Who keeps nothing inherits how breakers and budgets are made."""
 
-    @property
-    def metrics(self) -> Metrics: ...
+    metrics: Metrics
 
     def upstream(self, plan: UpstreamPlan) -> Upstream:
         """The upstream for these settings: the one in use where they did not change."""
+
+    def breaker(self, plan: UpstreamPlan, policy: str, terms: BreakerTerms) -> Breaker:
+        """The upstream's circuit, with its state where neither the terms nor the endpoints
+        changed. `policy` is the name of its terms."""
+        return Breaker(terms, random)
+
+    def budget(self, upstream: str, share: float) -> Budget:
+        """The upstream's budget of retries."""
+        return Budget(share)
 
 
 def load_snapshot(path: Path, live: Live) -> tuple[Snapshot, list[str]]:
@@ -74,7 +87,7 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
     caches = {
         name: _cache(name, part.section, trusted, live) for name, part in draft.caches.items()
     }
-    upstreams = {name: live.upstream(plan) for name, plan in upstream_plans.items()}
+    there = destinations(draft, upstream_plans, live)
     routes: dict[str, RoutePlan] = {}
     matches: list[tuple[RouteMatch, RoutePlan]] = []
     for part in draft.routes:
@@ -82,8 +95,7 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
         upstream = upstream_plans[route.upstream]
         plan = RoutePlan(
             name=route.name,
-            upstream=upstreams[route.upstream],
-            host_header=upstream.host_header,
+            upstream=there[route.upstream],
             limits=tuple(limits[name] for name in route.limits),
             rewrite=_rewrite(route),
             request_headers=_edits(route.request_headers),
@@ -102,7 +114,7 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
         log=_log(draft),
         admin=_admin(draft),
         store=store,
-        upstreams=upstream_plans,
+        upstreams=there,
         limits=limits,
         routes=routes,
         table=RouteTable(matches),
@@ -154,8 +166,12 @@ def _upstream(draft: Draft, name: str, upstream: UpstreamSection) -> UpstreamPla
         for key in type(upstream).model_fields
         if key not in ("breaker", "retry", "health_check", "hash_key")
     }
+    check = upstream.health_check
     settings |= {
         "name": name,
+        "health": None
+        if check is None
+        else HealthTerms(**{key: getattr(check, key) for key in type(check).model_fields}),
         "endpoints": tuple(replace(e.url, weight=e.weight) for e in upstream.endpoints),
         "tls": _upstream_tls(draft, upstream.tls or UpstreamTlsSection()),
     }

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from proxy.core.addresses import AddressSet
+from proxy.core.breaker import Breaker
 from proxy.core.cache.keys import CacheKeyRule
 from proxy.core.cache.record import CacheTerms
 from proxy.core.cache.tags import TagTemplate
+from proxy.core.health import HealthTerms
 from proxy.core.keys import KeyTemplate, WhenRule
 from proxy.core.limits.decision import Algorithm
 from proxy.core.matching import Rewrite, RouteTable
 from proxy.core.message import Upstream
+from proxy.core.retries import Budget, RetryTerms
 from proxy.core.store_urls import StoreUrl
-from proxy.metrics import CacheTally, LimitTally, RouteTally
+from proxy.metrics import CacheTally, LimitTally, RouteTally, UpstreamTally
 
 Network = IPv4Network | IPv6Network
 
@@ -108,6 +111,12 @@ class Endpoint:
         default = 443 if self.scheme == "https" else 80
         return host if self.port == default or self.socket else f"{host}:{self.port}"
 
+    def __str__(self) -> str:
+        """As the YAML has it, its weight aside."""
+        if self.socket is not None:
+            return f"http+unix://{self.socket}"
+        return f"{self.scheme}://{self.authority}{self.path}"
+
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTls:
@@ -122,7 +131,7 @@ class UpstreamTls:
 class UpstreamPlan:
     name: str
     endpoints: tuple[Endpoint, ...]
-    balance: Literal["round_robin", "least_requests"]
+    balance: Literal["round_robin", "least_requests", "hash"]
     connect_timeout: float
     response_timeout: float
     read_timeout: float
@@ -134,6 +143,55 @@ class UpstreamPlan:
     dns_refresh: float
     tls: UpstreamTls
     host_header: Literal["preserve", "upstream"]
+    health: HealthTerms | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StaticAnswer:
+    """An answer that stands in the YAML."""
+
+    status: int
+    fields: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """What is answered while a circuit is open: what is stored, however stale; this `answer`;
+    what the `other` upstream says. Else 503."""
+
+    stale: bool = False
+    answer: StaticAnswer | None = None
+    other: "Destination | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """When to try again, and the live budget for it."""
+
+    terms: RetryTerms
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An upstream as a route sees it: the live parts, kept over reloads while their settings do
+    not change, and what stands around them."""
+
+    plan: UpstreamPlan
+    upstream: Upstream
+    tally: UpstreamTally
+    affinity: KeyTemplate | None = None
+    """balance: hash: what an endpoint is chosen by."""
+    policy: str | None = None
+    """The breaker policy's name."""
+    breaker: Breaker | None = None
+    fallback: Fallback = Fallback()
+    retry: Retrying | None = None
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +299,7 @@ class HeaderEdits:
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
     name: str
-    upstream: Upstream
-    """The live upstream, kept over reloads while its settings do not change."""
-    host_header: Literal["preserve", "upstream"]
+    upstream: Destination
     limits: tuple[LimitPlan, ...]
     rewrite: Rewrite | None
     """strip_prefix or rewrite, compiled; None forwards the raw path."""
@@ -286,7 +342,7 @@ class Snapshot:
     log: LogPlan
     admin: AdminPlan
     store: StorePlan
-    upstreams: Mapping[str, UpstreamPlan]
+    upstreams: Mapping[str, Destination]
     limits: Mapping[str, LimitPlan]
     routes: Mapping[str, RoutePlan]
     """In matching order."""

@@ -22,13 +22,14 @@ from proxy.admin.app import AdminListeners
 from proxy.app import Counting, changed_bindings
 from proxy.core.message import Outgoing, Reply
 from proxy.metrics import Metrics
-from proxy.policy.compile import compile_snapshot
+from proxy.policy.compile import Live, compile_snapshot
 from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError
 from proxy.policy.reload import Watcher
 from proxy.policy.snapshot import Snapshot, UpstreamPlan
 from proxy.policy.sources import KeptSources
 from proxy.store.ports import LimitStore, Purge, StoreError
+from proxy.workers.breakers import ForcedBreakers, worst
 from proxy.workers.channel import Lost, Refused
 from proxy.workers.limits import FleetLimits
 from proxy.workers.merging import merged
@@ -47,7 +48,7 @@ log = logging.getLogger(__name__)
 
 class Supervisor:
     """The first process of a gateway with several workers. Implements
-    `proxy.admin.control.Control`, `proxy.policy.compile.Live` and `proxy.workers.post.Staff`."""
+    `proxy.admin.control.Control` and `proxy.workers.post.Staff`."""
 
     def __init__(self, path: Path, workers: int, sources: dict[str, Any]) -> None:
         """`sources` is what `read` gave with the configuration that `start` gets."""
@@ -59,6 +60,7 @@ class Supervisor:
         self._own = Metrics()
         self._ended = Metrics()
         self._counting = Counting(self._own)
+        self._forced = ForcedBreakers()
         self._snapshot: Snapshot | None = None
         self._sources = sources
         self._generation = 0
@@ -121,6 +123,13 @@ class Supervisor:
         status: list[dict[str, object]] = merged(told) if told else []
         return status
 
+    def breakers(self) -> list[dict[str, Any]]:
+        return worst([figures["breakers"] for figures in self._figures()])
+
+    async def force_breaker(self, upstream: str, state: str) -> None:
+        async with self._reloading:
+            await self._forced.force(self._posts, upstream, state)
+
     def connections(self) -> int:
         return sum(figures["connections"] for figures in self._figures())
 
@@ -139,7 +148,7 @@ class Supervisor:
             loaded, sources = await asyncio.to_thread(read, self.path)
         except ConfigError as failed:
             return [str(problem) for problem in failed.problems]
-        snapshot = await asyncio.to_thread(compile_snapshot, loaded, self)
+        snapshot = await asyncio.to_thread(compile_snapshot, loaded, Abroad(self.metrics))
         bound = changed_bindings(current, snapshot)
         if bound:
             return [f"{self.path}: {key}: cannot change while running; restart" for key in bound]
@@ -213,11 +222,6 @@ class Supervisor:
                     return list(stored)
         return []
 
-    # Live: what a snapshot is bound to. Upstreams are the workers' business.
-
-    def upstream(self, plan: UpstreamPlan) -> "Elsewhere":
-        return Elsewhere(plan.name)
-
     # Staff: what the posts ask.
 
     def orders(self) -> tuple[int, dict[str, Any]]:
@@ -231,6 +235,7 @@ class Supervisor:
                     raise Refused("; ".join(errors))
                 await post.ask("commit", ORDER_SECONDS)
                 post.loaded = self._generation
+            await self._forced.brief(post)
             post.ready = True
 
     def left(self, post: Post) -> None:
@@ -245,7 +250,7 @@ class Supervisor:
         Raises OSError where an address cannot be bound, NotStarted where a worker does not come
         up.
         """
-        snapshot = await asyncio.to_thread(compile_snapshot, loaded, self)
+        snapshot = await asyncio.to_thread(compile_snapshot, loaded, Abroad(self.metrics))
         self._adopt(loaded, snapshot, self._sources)
         await self._counting.open(snapshot.store)
         await self._admin.open(self, snapshot.admin)
@@ -304,6 +309,7 @@ class Supervisor:
         self._snapshot = snapshot
         self._sources = sources
         self._generation += 1
+        self._forced.retain({name for name, it in snapshot.upstreams.items() if it.breaker})
 
     def _content(self) -> str:
         return "" if self._snapshot is None else self._snapshot.content
@@ -311,6 +317,16 @@ class Supervisor:
     def _figures(self) -> list[dict[str, Any]]:
         """What the workers of this moment told last."""
         return [post.figures for post in self._posts if post.figures is not None]
+
+
+class Abroad(Live):
+    """What the supervisor's snapshot is bound to: the live parts are the workers' business."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+
+    def upstream(self, plan: UpstreamPlan) -> "Elsewhere":
+        return Elsewhere(plan.name)
 
 
 class Elsewhere:

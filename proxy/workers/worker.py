@@ -8,6 +8,7 @@ FD is its end of the channel, inherited with the sockets it accepts on. What it 
     figures                            → metrics, connections, status, readiness
     reset    {space, key}              forget a limit's key
     purge    {tags, prefix, soft}      purge stored answers
+    force    {upstream, state}         open or close a circuit, or let it decide ("auto")
     stored   {key}                     → what is stored under a cache key
     drain                              finish and let go of all                → the last figures
 
@@ -60,6 +61,8 @@ class Worker:
                 await _reset(gateway, order["space"], bytes.fromhex(order["key"]))
             case "purge":
                 await _purge(gateway, unpacked(order))
+            case "force":
+                await gateway.force_breaker(order["upstream"], order["state"])
             case "stored":
                 return await gateway.stored_under(bytes.fromhex(order["key"]))
             case "drain":
@@ -124,6 +127,7 @@ def _figures(gateway: Gateway) -> dict[str, Any]:
         "upstreams": gateway.upstream_status(),
         "store": gateway.store_status(),
         "cache": gateway.cache_status(),
+        "breakers": gateway.breakers(),
         "ready": ready,
         "detail": detail,
     }

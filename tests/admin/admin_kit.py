@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from proxy.admin.breakers import STATES
 from proxy.admin.control import Control
 from proxy.admin.stored import described
 from proxy.core.message import Outgoing, Reply
+from proxy.live import label
 from proxy.metrics import Metrics
-from proxy.policy.compile import load_snapshot
+from proxy.policy.compile import Live, load_snapshot
 from proxy.policy.snapshot import AdminPlan, Listen, Snapshot, UpstreamPlan
 from proxy.store.memory.cache import Shelf
 from proxy.store.memory.limits import MemoryLimits
@@ -60,7 +62,7 @@ def admin_plan(token: str | None = None, *hosts: str) -> AdminPlan:
     return AdminPlan(Listen("127.0.0.1", 9090), token, frozenset(hosts), None)
 
 
-class Gateway:
+class Gateway(Live):
     """A Control whose answers a test can set."""
 
     started = 1_000.0
@@ -123,6 +125,22 @@ class Gateway:
 
     def upstream_status(self) -> list[dict[str, object]]:
         return [{"name": "users", "in_flight": 2, "connections": 3, "waiting": 1}]
+
+    def breakers(self) -> list[dict[str, Any]]:
+        assert self.config is not None
+        return [
+            {"upstream": name, "state": label(there.breaker.state(0.0))}
+            | {"forced": there.breaker.forced is not None, "reason": there.breaker.reason}
+            | {"retry_in_s": there.breaker.retry_in(0.0)}
+            for name, there in self.config.upstreams.items()
+            if there.breaker is not None
+        ]
+
+    async def force_breaker(self, upstream: str, state: str) -> None:
+        assert self.config is not None
+        breaker = self.config.upstreams[upstream].breaker
+        assert breaker is not None
+        breaker.force(STATES[state], 0.0)
 
     def connections(self) -> int:
         return 5

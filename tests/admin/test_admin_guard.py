@@ -188,7 +188,6 @@ async def test_json_with_a_charset_is_json(admin: Client, gateway: Gateway) -> N
         ("GET", "/limits", 404, "not-found"),
         ("GET", "/limits/per-key/x", 404, "not-found"),
         ("GET", "/cache/purge", 405, "method-not-allowed"),
-        ("GET", "/breakers", 404, "not-found"),
         ("DELETE", "/idempotency/payments", 404, "not-found"),
         ("POST", "/status", 405, "method-not-allowed"),
         ("OPTIONS", "/config/reload", 405, "method-not-allowed"),

@@ -10,7 +10,7 @@ from proxy.admin.explain import explain, explain_command, render
 from proxy.cli import main
 from proxy.core.message import Outgoing, Reply
 from proxy.metrics import Metrics
-from proxy.policy.compile import load_snapshot
+from proxy.policy.compile import Live, load_snapshot
 from proxy.policy.snapshot import Snapshot, UpstreamPlan
 from proxy.store.memory.limits import MemoryLimits
 from proxy.store.ports import Charge
@@ -73,7 +73,7 @@ class Unsent:
         raise AssertionError("explaining a request must not send it")
 
 
-class Live:
+class Idle(Live):
     def __init__(self) -> None:
         self.metrics = Metrics()
 
@@ -90,7 +90,7 @@ def gateway(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def snapshot(gateway: Path) -> Snapshot:
-    return load_snapshot(gateway, Live())[0]
+    return load_snapshot(gateway, Idle())[0]
 
 
 @pytest.fixture

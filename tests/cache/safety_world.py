@@ -18,7 +18,7 @@ from proxy.core.message import Outgoing, Reply, StreamCut, Upstream, UpstreamErr
 from proxy.exchange import Exchange
 from proxy.handler import Flow
 from proxy.metrics import Metrics
-from proxy.policy.compile import compile_snapshot
+from proxy.policy.compile import Live, compile_snapshot
 from proxy.policy.load import Loaded
 from proxy.policy.snapshot import Snapshot, UpstreamPlan
 from proxy.stages.cache import Caching
@@ -184,7 +184,7 @@ class Body:
             self._sent.ended = self._world.next_tick()
 
 
-class World:
+class World(Live):
     """Origin, gateway and clients. An Upstream, and the `Live` of the snapshot."""
 
     name = "origin"
@@ -197,8 +197,8 @@ class World:
         self.gates: list[asyncio.Event] | None = None
         """Where a test holds answers back: one for each that waits."""
         self.asks: dict[int, Ask] = {}
-        self.purges: list[tuple[int, str, str, bool]] = []
-        """(tick, selector, value, soft)."""
+        self.purges: list[tuple[int, int, str, str, bool]] = []
+        """(tick, time, selector, value, soft)."""
         self.writes: list[tuple[int, int, str]] = []
         """(tick of the origin's answer, tick when the client had it, target)."""
         self.snapshot: Snapshot = compile_snapshot(loaded, self)
@@ -387,7 +387,7 @@ class World:
         given: Any = {"prefix": value, "all": True}.get(selector, [value])
         asked = read_purge({selector: given, "soft": soft}, self.snapshot.cache_rules)
         await self.caching.purge(asked.purge)
-        self.purges.append((self.next_tick(), selector, value, soft))
+        self.purges.append((self.next_tick(), self.now, selector, value, soft))
 
     async def quiet(self) -> None:
         """Until nothing is on its way."""

@@ -11,7 +11,7 @@ from proxy.core.fields import Fields
 from proxy.core.matching import Match
 from proxy.core.message import Outgoing, Reply
 from proxy.metrics import Metrics
-from proxy.policy.compile import compile_snapshot, load_snapshot
+from proxy.policy.compile import Live, compile_snapshot, load_snapshot
 from proxy.policy.load import load
 from proxy.policy.snapshot import Endpoint, Listen, Snapshot, UpstreamPlan
 
@@ -27,7 +27,7 @@ class Remembered:
         raise NotImplementedError
 
 
-class Keeper:
+class Keeper(Live):
     """A Live that makes each upstream anew."""
 
     def __init__(self) -> None:

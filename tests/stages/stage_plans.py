@@ -13,6 +13,8 @@ from proxy.exchange import Exchange
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import (
     AdminPlan,
+    Destination,
+    Endpoint,
     HeaderEdits,
     Listen,
     LogPlan,
@@ -20,6 +22,8 @@ from proxy.policy.snapshot import (
     ServerPlan,
     Snapshot,
     StorePlan,
+    UpstreamPlan,
+    UpstreamTls,
 )
 
 MATCHES = {
@@ -65,7 +69,25 @@ def server_plan(trusted: Sequence[str] = (), **settings: Any) -> ServerPlan:
 
 
 def route_plan(name: str, edits: HeaderEdits | None = None) -> RoutePlan:
-    return RoutePlan(name, Nowhere(), "preserve", (), None, None, edits, Metrics().route(name))
+    metrics = Metrics()
+    plan = UpstreamPlan(
+        name="nowhere",
+        endpoints=(Endpoint("http", "localhost", 1, ""),),
+        balance="round_robin",
+        connect_timeout=1.0,
+        response_timeout=10.0,
+        read_timeout=30.0,
+        deadline=30.0,
+        idle_timeout=4.0,
+        max_connections=1,
+        queue=0,
+        queue_timeout=1.0,
+        dns_refresh=30.0,
+        tls=UpstreamTls(),
+        host_header="preserve",
+    )
+    there = Destination(plan, Nowhere(), metrics.upstream(plan.name))
+    return RoutePlan(name, there, (), None, None, edits, metrics.route(name))
 
 
 def snapshot(

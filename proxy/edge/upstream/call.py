@@ -43,6 +43,7 @@ class Call:
         "_request",
         "_upload_began",
         "_upstream",
+        "began",
         "deadline",
         "due",
         "failure",
@@ -59,6 +60,7 @@ class Call:
 
     def __init__(self, upstream: "HttpUpstream", request: Outgoing, now: float) -> None:
         plan = upstream.plan
+        patience = request.patience
         self._upstream = upstream
         self._request = request
         self._connection: Connection | None = None
@@ -68,7 +70,9 @@ class Call:
         self._ended = False
         self._upload_began = now
         self.phase = QUEUED
-        self.deadline = now + plan.deadline
+        self.began = now
+        """When the upstream's own time began: with a slot, or once it had the whole body."""
+        self.deadline = now + (plan.deadline if patience is None else patience)
         self.due = min(now + plan.queue_timeout, self.deadline)
         self.waiter: asyncio.Future[bool] | None = None
         self.slot = False
@@ -119,6 +123,7 @@ class Call:
         self.upload = None
         if self.phase == SENDING:
             self.deadline += now - self._upload_began
+            self.began = now
             self.sent(now)
             self._upstream.pool.hasten(self.due)  # little of the deadline may be left
 
@@ -165,7 +170,7 @@ class Call:
         if self.phase == ANSWERED:
             self.fail(StreamCut("the upstream stopped sending"))
             return
-        if now >= self.deadline or self.phase not in _EXPIRED:
+        if self.phase != QUEUED and (now >= self.deadline or self.phase not in _EXPIRED):
             reason, detail = "deadline", "the deadline passed before an answer"
         else:
             reason, detail = _EXPIRED[self.phase]

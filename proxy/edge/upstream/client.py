@@ -12,10 +12,10 @@ cannot have been seen is sent again by itself:
 import asyncio
 from typing import Final
 
-from proxy.core.balance import balance
 from proxy.core.message import Outgoing, Reply, UpstreamError
 from proxy.edge.upstream.call import CONNECTING, Call
 from proxy.edge.upstream.connection import Connection
+from proxy.edge.upstream.endpoints import Endpoints
 from proxy.edge.upstream.pool import Pool
 from proxy.edge.upstream.upload import Upload
 from proxy.metrics import UpstreamTally
@@ -31,23 +31,14 @@ class HttpUpstream:
     Raises OSError (ssl.SSLError among them) where the plan's TLS files are of no use.
     """
 
-    __slots__ = ("_all", "_balance", "_hosts", "_load", "_paths", "_tally", "name", "plan", "pool")
+    __slots__ = ("_endpoints", "_hosts", "_paths", "_tally", "name", "plan", "pool")
 
     def __init__(self, plan: UpstreamPlan, tally: UpstreamTally) -> None:
         self.name = plan.name
         self.plan = plan
         self.pool = Pool(plan)
         self._tally = tally
-        self._balance = balance(
-            plan.balance,
-            [endpoint.weight for endpoint in plan.endpoints],
-            [
-                f"{endpoint.scheme}://{endpoint.socket or endpoint.authority}{endpoint.path}"
-                for endpoint in plan.endpoints
-            ],
-        )
-        self._all = tuple(range(len(plan.endpoints)))
-        self._load = [0] * len(plan.endpoints)
+        self._endpoints = Endpoints(plan, self.pool)
         self._paths = [endpoint.path for endpoint in plan.endpoints]
         self._hosts = [endpoint.authority for endpoint in plan.endpoints]
 
@@ -58,16 +49,16 @@ class HttpUpstream:
         pool = self.pool
         if not pool.bound:
             pool.bind()
-        began = now = pool.loop.time()
+        now = pool.loop.time()
+        self._endpoints.ensure(now)
         call = Call(self, request, now)
         self._tally.in_flight += 1
         try:
             if pool.enter(call):
                 call.slot = True
             else:
-                now = await self._queue(call)
-            index = call.index = self._balance.pick(self._load, self._all, 0)
-            self._load[index] += 1
+                call.began = now = await self._queue(call)
+            index = call.index = self._endpoints.choose(request, now)
             connection = pool.take(index, now)
             if connection is None:
                 connection = await self._connect(call)
@@ -86,7 +77,8 @@ class HttpUpstream:
         except BaseException:
             call.close()
             raise
-        self._tally.duration.observe(pool.loop.time() - began)
+        took = pool.loop.time() - call.began
+        self._tally.duration.observe(took)
         whole = call.whole
         return Reply(
             head.status,
@@ -97,30 +89,40 @@ class HttpUpstream:
             tunnel=call.tunnel,
             origin=True,
             reason=head.reason,
+            took=took,
         )
+
+    def start(self) -> None:
+        """A snapshot that has this upstream is in use: health checks begin, on the running event
+        loop."""
+        if not self.pool.bound:
+            self.pool.bind()
+        self._endpoints.start()
 
     def retire(self) -> None:
         """A reload has replaced this upstream: what is in flight finishes, then it is gone."""
+        self._endpoints.stop()
         self.pool.retire()
 
     async def close(self) -> None:
         """Closes every connection; requests in flight fail. Returns when the sockets are
         closed."""
+        self._endpoints.stop()
         await self.pool.close()
 
     def status(self) -> dict[str, object]:
         """Requests in flight, connections idle and busy, requests waiting; per endpoint too."""
-        endpoints = [
-            {"endpoint": host, "in_flight": load}
-            for host, load in zip(self._hosts, self._load, strict=True)
-        ]
-        return {"in_flight": self._tally.in_flight, **self.pool.status(), "endpoints": endpoints}
+        return {
+            "in_flight": self._tally.in_flight,
+            **self.pool.status(),
+            "endpoints": self._endpoints.status(self.pool.loop.time() if self.pool.bound else 0.0),
+        }
 
     def ended(self, call: Call) -> None:
         """The call is over, to the end of its body."""
         self._tally.in_flight -= 1
         if call.index >= 0:
-            self._load[call.index] -= 1
+            self._endpoints.left(call.index)
         self.pool.leave(call, call.slot)
 
     async def _queue(self, call: Call) -> float:
@@ -138,6 +140,8 @@ class HttpUpstream:
         call.due = call.deadline
         call.failure = None
         loop = self.pool.loop
+        began = loop.time()
+        self._endpoints.trying(call.index, began)
         waiter = call.waiter = loop.create_future()
 
         def connected(task: asyncio.Task[Connection]) -> None:
@@ -150,11 +154,16 @@ class HttpUpstream:
         try:
             await waiter
             call.check()
-            return dialling.result()
-        except BaseException:
+            connection = dialling.result()
+        except BaseException as error:
+            if isinstance(error, UpstreamError):
+                self._endpoints.failed(call.index, began, loop.time(), error.detail)
             dialling.add_done_callback(_unwanted)
             dialling.cancel()
             raise
+        else:
+            self._endpoints.connected(call.index)
+            return connection
         finally:
             call.waiter = None
 

@@ -1,0 +1,51 @@
+"""What the client gets where the upstream gave nothing: a problem, or the breaker's fallback."""
+
+from math import ceil
+from typing import Final
+
+from proxy.core.breaker import Refused
+from proxy.core.message import BodyError, Reply, UpstreamError
+from proxy.core.problems import problem
+from proxy.policy.snapshot import Fallback
+
+# UpstreamError.reason → (problem, the sentence for the client). Details stay in the log.
+_FAILURES: Final[dict[str, tuple[str, str]]] = {
+    "connect_error": ("upstream-unreachable", "The upstream could not be reached."),
+    "reset": ("upstream-invalid", "The upstream closed the connection without an answer."),
+    "invalid": ("upstream-invalid", "The upstream's answer is not valid HTTP."),
+    "timeout": ("upstream-timeout", "The upstream did not answer in time."),
+    "deadline": ("upstream-timeout", "The upstream did not answer before the deadline."),
+    "queue_full": ("overloaded", "Too many requests wait for this upstream."),
+    "queue_timeout": ("overloaded", "No connection to this upstream came free in time."),
+    "no_endpoint": ("no-endpoint", "No endpoint of this upstream is available."),
+}
+_BODY_PROBLEMS: Final = {400: "bad-request", 408: "request-timeout", 413: "body-too-large"}
+_RETRY_SOON: Final = (("Retry-After", "1"),)
+
+
+def failure(failed: UpstreamError) -> Reply:
+    """The problem that stands for an upstream's answer."""
+    name, sentence = _FAILURES[failed.reason]
+    fields = _RETRY_SOON if name in ("overloaded", "no-endpoint") else ()
+    return problem(name, sentence, fields=fields)
+
+
+def body_failure(failed: BodyError) -> Reply:
+    """The problem for a client whose body could not be had. Raises it on where the client left."""
+    if failed.status not in _BODY_PROBLEMS:
+        raise failed
+    return problem(_BODY_PROBLEMS[failed.status], failed.detail, close=True)
+
+
+def refusal(refused: Refused, fallback: Fallback) -> Reply:
+    """The answer in place of an upstream that is not asked for now (fallbacks that are other
+    upstreams are the caller's)."""
+    answer = fallback.answer
+    if answer is not None:
+        reply = Reply(answer.status, list(answer.fields), answer.body)
+    else:
+        seconds = max(1, ceil(refused.retry_in))
+        detail = "The upstream has been failing; it is not asked for now."
+        reply = problem("breaker-open", detail, fields=(("Retry-After", str(seconds)),))
+    reply.trouble = "disconnected" if fallback.stale else "error"
+    return reply

@@ -1,0 +1,110 @@
+"""Ask: the upstream, and once more where that can help and can do no harm.
+
+Rules:
+- Every attempt asks the breaker. An attempt that it refuses is answered by the fallback, which may
+  be another upstream, with a breaker and retries of its own.
+- A request goes out again only where `core.retries` allows it, within the upstream's deadline and
+  its budget, to an endpoint that it has not been to if there is one.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from time import monotonic
+from typing import Final
+
+from proxy.core.breaker import Refused
+from proxy.core.fields import Fields
+from proxy.core.headers import forward_response_lines
+from proxy.core.message import BodyError, Outgoing, Reply, UpstreamError
+from proxy.core.retries import IDEMPOTENT, Failure, Stop, decide, retry_after
+from proxy.exchange import Exchange
+from proxy.policy.snapshot import Destination
+from proxy.stages.upstream.answers import body_failure, failure, refusal
+from proxy.stages.upstream.circuit import attempt
+from proxy.stages.upstream.outgoing import KeptBody, outgoing
+
+log = logging.getLogger(__name__)
+
+_LEAST_WAIT: Final = 0.001
+"""Seconds: whoever read the body for the last attempt has let go of it by then."""
+
+
+async def ask(ex: Exchange) -> Reply:
+    """The upstream's answer, or what stands for it.
+
+    Raises BodyError(499) where the client left while its body was being read.
+    """
+    assert ex.route is not None
+    there = ex.route.upstream
+    try:
+        while True:
+            request = outgoing(ex, there)
+            retry = there.retry
+            said = await (attempt(there, request) if retry is None else _attempts(there, request))
+            if not isinstance(said, Refused):
+                break
+            if there.fallback.other is None:
+                return refusal(said, there.fallback)
+            there = there.fallback.other
+    except UpstreamError as failed:
+        log.warning("upstream %s: %s: %s", there.name, failed.reason, failed.detail)
+        return failure(failed)
+    except BodyError as failed:
+        return body_failure(failed)
+    said.fields = forward_response_lines(said.fields)
+    return said
+
+
+async def _attempts(there: Destination, request: Outgoing) -> Reply | Refused:
+    """The first answer that is worth passing on. Raises as `attempt` does."""
+    retry = there.retry
+    assert retry is not None
+    kept: KeptBody | None = None
+    method = request.method
+    if request.body is not None and method in retry.terms.methods and method in IDEMPOTENT:
+        kept = request.body = KeptBody(request.body)
+    began = monotonic()
+    retry.budget.request(began)
+    number = 1
+    while True:
+        reply: Reply | None = None
+        error: UpstreamError | None = None
+        try:
+            said = await attempt(there, request)
+        except UpstreamError as failed:
+            error = failed
+            what = Failure(failed.reason, failed.sent, None)
+        else:
+            if isinstance(said, Refused) or str(said.status) not in retry.terms.on:
+                return said
+            reply = said
+            asked = Fields(said.fields).get("retry-after")
+            wait = None if asked is None else retry_after(asked, time.time())
+            what = Failure(str(said.status), True, wait)
+        left = there.plan.deadline - (monotonic() - began)
+        verdict = decide(
+            retry.terms,
+            method,
+            number,
+            what,
+            replayable=request.body is None or (kept is not None and kept.replayable),
+            time_left=left,
+            random=random.random(),
+        )
+        if isinstance(verdict, Stop) or not retry.budget.spend(monotonic()):
+            if reply is None:
+                assert error is not None
+                raise error
+            return reply
+        if reply is not None and reply.stream is not None:
+            reply.stream.close()
+        retries = there.tally.retries
+        retries[what.reason] = retries.get(what.reason, 0) + 1
+        log.debug("upstream %s: %s: attempt %d follows", there.name, what.reason, number + 1)
+        await asyncio.sleep(max(_LEAST_WAIT, verdict.seconds))
+        number += 1
+        request.patience = there.plan.deadline - (monotonic() - began)
+        if kept is not None:
+            kept.rewind()
