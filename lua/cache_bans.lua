@@ -2,8 +2,8 @@
 --
 -- KEYS     2   the purges' numbers; the bans
 -- ARGV     1   the lowest number that may be given out for a purge
--- RETURNS  born, last, bans, then each ban ('h' or 's' for hard or soft, and its prefix) and its
---          number
+-- RETURNS  born, last, bans, then each ban ('h' for hard, 's' for soft, 'p' for the soft one before
+--          that, and its prefix) and its number
 -- O(bans), 257 at most
 
 local LEAST = tonumber(ARGV[1])

@@ -3,7 +3,7 @@
 -- KEYS     1+  the entries; then, where they are on the same server, the purges' numbers
 -- ARGV     1   the lowest number that may be given out for a purge
 -- RETURNS  the entries, as include/cache_entries.lua says; the time (ms since the epoch); and with
---          the numbers: born, last, bans (include/cache_numbers.lua), then {tag, hard, soft} for
+--          the numbers: born, last, bans (include/cache_numbers.lua), then {tag, hard, soft, before} for
 --          each tag of the entries that was purged
 -- O(bytes of the entries + T log N) for T tags, N purges that are not forgotten
 

@@ -3,7 +3,7 @@
 -- KEYS     2   the purges' numbers; the bans
 -- ARGV     3   the lowest number that may be given out for a purge; retention: ms for which
 --              something will be kept, or 0; tags: 8 bytes each
--- RETURNS  born, last, bans, then {tag, hard, soft} for each of the tags that was purged
+-- RETURNS  born, last, bans, then {tag, hard, soft, before} for each of the tags that was purged
 -- O(T log N) for T tags, N purges that are not forgotten
 
 local LEAST, RETENTION, TAGS = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]

@@ -18,30 +18,48 @@ local state = read_state(numbers, LEAST)
 local number = math.max(now_us, LEAST, state.last + 1)
 local text = number_text(number)
 
--- What voids everything makes earlier bans needless: all of them, or the soft ones.
-local function clear_bans()
-  if HOW == 'h' then
-    redis.call('DEL', bans)
-    return
+-- The soft purges of these tags, or this prefix, are no longer the last ones.
+local function keep_before(key, names)
+  local members, words = {}, {}
+  for place, name in ipairs(names) do
+    members[place] = 's' .. name
   end
-  for _, ban in ipairs(redis.call('ZRANGE', bans, 0, -1)) do
-    if string.sub(ban, 1, 1) == 's' then
-      redis.call('ZREM', bans, ban)
+  for place, number_before in ipairs(redis.call('ZMSCORE', key, unpack(members))) do
+    if number_before then
+      words[#words + 1] = number_before
+      words[#words + 1] = 'p' .. names[place]
     end
+  end
+  if #words > 0 then
+    redis.call('ZADD', key, unpack(words))
   end
 end
 
--- The oldest prefixes become bans of everything, of their own time, where there are too many. Two
--- bans of everything there can be, so one of the three oldest is another.
+-- An older ban counts for everything from here on.
+local function widen(kind, older)
+  if kind == 'h' then
+    redis.call('ZADD', bans, 'GT', older, 'h')
+    return
+  end
+  local soft = tonumber(redis.call('ZSCORE', bans, 's') or 0)
+  local least = math.min(soft, tonumber(older))
+  redis.call('ZADD', bans, 'GT', older, 's')
+  if 0 < least and least < math.max(soft, tonumber(older)) then
+    redis.call('ZADD', bans, 'GT', number_text(least), 'p')
+  end
+end
+
+-- The oldest prefixes become bans of everything, of their own time, where there are too many. Three
+-- bans of everything there can be, so one of the four oldest is another.
 local function collapse()
   while redis.call('ZCARD', bans) > MOST_BANS do
-    local oldest = redis.call('ZRANGE', bans, 0, 2, 'WITHSCORES')
+    local oldest = redis.call('ZRANGE', bans, 0, 3, 'WITHSCORES')
     local place = 1
     while #oldest[place] == 1 do
       place = place + 2
     end
     redis.call('ZREM', bans, oldest[place])
-    redis.call('ZADD', bans, 'GT', oldest[place + 1], string.sub(oldest[place], 1, 1))
+    widen(string.sub(oldest[place], 1, 1), oldest[place + 1])
   end
 end
 
@@ -56,9 +74,14 @@ local function forget(key)
   end
 end
 
-for first = 1, #TAGS, 8 * CHUNK / 2 do
+local BYTES = 8 * CHUNK / 4
+for first = 1, #TAGS, BYTES do
+  local tags = tags_in(string.sub(TAGS, first, first + BYTES - 1))
+  if HOW == 's' then
+    keep_before(numbers, tags)
+  end
   local words = {}
-  for _, tag in ipairs(tags_in(string.sub(TAGS, first, first + 8 * CHUNK / 2 - 1))) do
+  for _, tag in ipairs(tags) do
     words[#words + 1] = text
     words[#words + 1] = HOW .. tag
   end
@@ -67,8 +90,10 @@ end
 state.last = number
 if BAN ~= '' then
   local prefix = string.sub(BAN, 2)
-  if prefix == '' then
-    clear_bans()
+  if prefix == '' and HOW == 'h' then
+    redis.call('DEL', bans)  -- what voids everything makes earlier bans needless
+  elseif HOW == 's' then
+    keep_before(bans, {prefix})
   end
   redis.call('ZADD', bans, text, HOW .. prefix)
   collapse()

@@ -3,8 +3,9 @@
 -- A number is the time in µs, and always above the last one. An answer is void where one of its
 -- tags has a number above the last one of when its fetch began.
 --
--- Members: 'h' and a tag's 8 bytes, a hard purge's number; 's' and the tag, a soft one's. Below
--- zero, so that nothing takes them for a purge:
+-- Members: 'h' and a tag's 8 bytes, the last hard purge's number; 's' and the tag, the last soft
+-- one's; 'p' and the tag, that of the soft one before it. Below zero, so that nothing takes them for
+-- a purge:
 --   B  what began before it is not known to be untouched: the set was lost, or the purges since
 --      are forgotten
 --   N  the last number        P  the last number of a ban        L  the longest retention, ms
@@ -51,21 +52,25 @@ local function live(key, state)
   redis.call('PEXPIRE', key, number_text(state.retention + MARGIN))
 end
 
--- Appends {tag, hard, soft} for each of the tags that was purged.
+-- Appends {tag, hard, soft, before} for each of the tags that was purged.
 local function add_purged(answer, key, tags)
-  local step = CHUNK / 2
+  local step = CHUNK / 4
   for first = 1, #tags, step do
     local names = {}
     local last = math.min(first + step - 1, #tags)
     for place = first, last do
       names[#names + 1] = 'h' .. tags[place]
       names[#names + 1] = 's' .. tags[place]
+      names[#names + 1] = 'p' .. tags[place]
     end
     local numbers = redis.call('ZMSCORE', key, unpack(names))
     for place = first, last do
-      local hard, soft = numbers[2 * (place - first) + 1], numbers[2 * (place - first) + 2]
+      local at = 3 * (place - first)
+      local hard, soft, before = numbers[at + 1], numbers[at + 2], numbers[at + 3]
       if hard or soft then
-        answer[#answer + 1] = {tags[place], tonumber(hard or 0), tonumber(soft or 0)}
+        answer[#answer + 1] = {
+          tags[place], tonumber(hard or 0), tonumber(soft or 0), tonumber(before or 0)
+        }
       end
     end
   end

@@ -115,7 +115,8 @@ class PurgeListener(Protocol):
     (`SharedCache.purge`); telling it one twice, or late, changes nothing."""
 
     def purged(self, purge: Purge, number: int) -> None:
-        """What the purge covers and what began before it (`Kept.began` < number) is void."""
+        """What the purge covers and what began before it (`Kept.began` < number) is void; by a
+        soft one it is stale since then, which is number // 1000 in ms since the epoch."""
 
     def tags(self) -> Collection[str]:
         """Every tag whose purges this process must not miss: what to ask for after a loss."""

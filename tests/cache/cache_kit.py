@@ -81,7 +81,7 @@ class Cached:
         self.skew = 0
         """ms that the cache's clock is ahead."""
         clock = self.caching.clock
-        self.caching.clock = lambda: clock() + self.skew
+        self.caching.clock = self.caching.purges._clock = lambda: clock() + self.skew
 
     @property
     def caching(self) -> Caching:

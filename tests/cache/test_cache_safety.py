@@ -148,7 +148,20 @@ together = st.builds(
     st.lists(asks | asks | asks | purges | waits, min_size=2, max_size=5).map(tuple),
     st.lists(st.integers(0, 4), max_size=8).map(tuple),
 )
-steps = st.lists(single | single | together, min_size=2, max_size=14)
+softened = st.builds(
+    lambda say, first, more: (
+        (Ask(answer=Answer(say=say)), Wait(1), PurgeIt("all", "", True))
+        + ((Wait(1), PurgeIt("all", "", True)) if more else ())
+        + (Wait(first), Ask())
+    ),
+    st.builds(Say, max_age=st.just(100), stale_while_revalidate=st.sampled_from((5, 20))),
+    st.sampled_from((1, 4, 6, 15)),
+    st.booleans(),
+)
+"""What is purged softly and asked for a while later, which chance alone seldom brings."""
+steps = st.lists(
+    (single | single | together).map(lambda step: (step,)) | softened, min_size=1, max_size=14
+).map(lambda parts: [step for part in parts for step in part])
 
 POLICIES = {
     "the contract's": Terms(),

@@ -193,12 +193,19 @@ class TestBans:
             assert set(kept_bans) == {b"h/a", b"s/a"}
             assert kept_bans[b"h/a"] == last
 
+    async def test_the_last_two_soft_ones_are_kept(self, redis_server):
+        async with a_cache(redis_server) as cache:
+            numbers = [await cache.purge(Purge(prefix="/a", soft=True)) for _ in range(3)]
+            kept_bans = scores(redis_server, NAMES.bans)
+            assert kept_bans == {b"p/a": numbers[1], b"s/a": numbers[2]}
+
     async def test_everything_makes_earlier_ones_needless(self, redis_server):
+        """But a soft one does not: what was stale before is not stale since then only."""
         async with a_cache(redis_server) as cache:
             for soft in (True, False):
                 await cache.purge(Purge(prefix="/a", soft=soft))
             await cache.purge(Purge(prefix="", soft=True))
-            assert set(scores(redis_server, NAMES.bans)) == {b"h/a", b"s"}
+            assert set(scores(redis_server, NAMES.bans)) == {b"h/a", b"s/a", b"s"}
             await cache.purge(Purge(prefix=""))
             assert set(scores(redis_server, NAMES.bans)) == {b"h"}
 
@@ -209,16 +216,16 @@ class TestBans:
             ]
             left = scores(redis_server, NAMES.bans)
             assert len(left) == 256
-            # Eight have gone (0 to 7) for the two that stand for them.
-            assert left[b"h"] == numbers[6]
-            assert left[b"s"] == numbers[7]
-            assert b"s/7" not in left
-            assert b"h/8" in left
+            # Nine have gone (0 to 8) for the three that stand for them.
+            assert left[b"h"] == numbers[8]
+            assert (left[b"p"], left[b"s"]) == (numbers[5], numbers[7])
+            assert b"h/8" not in left
+            assert b"s/9" in left
 
         late = Listener()
         async with a_cache(redis_server, listener=late):
-            assert (Purge(prefix=""), numbers[6]) in late.heard
-            assert len(late.purges()) >= 256
+            assert (Purge(prefix=""), numbers[8]) in late.heard
+            assert len(late.purges()) >= 255
 
     async def test_bans_that_are_lost_void_everything_before(self, redis_server):
         async with a_cache(redis_server) as cache:
@@ -321,6 +328,53 @@ class TestLoss:
             assert number > ahead
             await a_forgetful_server(redis_server)
             assert await cache.purge(Purge(("a",))) > number
+
+
+class TestSoft:
+    """Since when something is stale is the same for all, whenever they hear of it."""
+
+    @pytest.mark.parametrize("kind", ["standalone", "cluster"])
+    @pytest.mark.parametrize("what", [{"tags": ("a",)}, {"prefix": "/a"}, {"prefix": ""}])
+    async def test_all_know_since_when(self, request, kind, what):
+        found = request.getfixturevalue("redis_cluster" if kind == "cluster" else "redis_server")
+        servers = found if kind == "cluster" else [found]
+        there, late = Purges(lambda: 0), Purges(lambda: 0)
+        soft = Purge(**what, soft=True)
+        async with (
+            a_cache(*servers, kind=kind) as one,
+            a_cache(*servers, kind=kind, listener=there) as two,
+        ):
+            began: list[int] = []
+            numbers: list[int] = []
+            for _ in range(4):
+                began.append(await now(one))
+                await one.put(KEY, kept(began[0], tags=("a",)), HOUR)
+                numbers.append(await one.purge(soft))
+            await eventually(lambda: there.last >= numbers[-1])
+            async with a_cache(*servers, kind=kind, listener=late) as three:
+                assert len((await two.lookup(KEY)).variants) == 1
+                assert len((await three.lookup(KEY)).variants) == 1
+                for purges in (there, late):
+                    seen = [
+                        Purgeable(purges.tagged(("a",)), "/a", number) for number in sorted(began)
+                    ]
+                    assert {purges.state(answer) for answer in seen} == {SOFT}
+                    since = [answer.stale_at for answer in seen]
+                    assert since == [0, 0, 0, numbers[3] // 1000]
+
+    async def test_two_are_told_apart(self, redis_server):
+        """Who has begun between two is stale since the second, who has begun before them is not
+        fresh for longer by that."""
+        late = Purges(lambda: 0)
+        async with a_cache(redis_server) as cache:
+            early = await now(cache)
+            await cache.put(KEY, kept(early, tags=("a",)), HOUR)
+            first = await cache.purge(Purge(("a",), soft=True))
+            async with a_cache(redis_server, listener=late) as other:
+                await other.lookup(KEY)
+                answer = Purgeable(late.tagged(("a",)), "/a", early)
+                assert late.state(answer) == SOFT
+                assert answer.stale_at == first // 1000
 
 
 class TestSubscription:

@@ -99,10 +99,11 @@ class Caching:
         self._metrics.cache_bytes["memory"] = self.memory.size
 
     def soften(self, key: bytes, held: Held, now: int) -> Held:
-        """What was purged softly is stale from now on, and serves as stale answers do."""
-        stored = replace(held.stored, lifetime=min(held.stored.lifetime, held.stored.age(now)))
+        """What was purged softly is stale since the purge, and serves as stale answers do."""
+        age = held.stored.age(min(now, held.stale_at))
+        stored = replace(held.stored, lifetime=min(held.stored.lifetime, age))
         stale = Held(stored, held.body, held.tags, held.target, held.began, held.lines)
-        stale.place, stale.softened = held.place, self.purges.last
+        stale.place, stale.softened = held.place, True
         self.memory.put(key, stale)
         return stale
 

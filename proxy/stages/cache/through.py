@@ -5,7 +5,6 @@ where nobody else could use the answer, or together with those that ask the same
 """
 
 from proxy.core.cache import conditionals, reuse, vary
-from proxy.core.cache.record import Stored
 from proxy.core.cache.storing import has_credentials, has_unkeyed_cookie
 from proxy.core.message import Reply
 from proxy.core.problems import problem
@@ -18,6 +17,7 @@ from proxy.stages.cache.flight import Flight
 from proxy.stages.cache.look import Ask, Charge, Look
 from proxy.stages.cache.outcomes import handed, joined, led, settled, spared
 from proxy.stages.cache.sharing import consult, may_be_shared
+from proxy.store.memory.cache import Held
 
 _MISMATCHES = 3
 """How often a request joins a fetch whose answer turns out to vary by what it does not share."""
@@ -121,7 +121,7 @@ def _nobody_else(look: Look) -> bool:
     if ex.method == "HEAD" or look.directives.no_store:
         return True
     if look.held is not None and not (
-        look.verdict == reuse.Validate("stale") and _lasting(look.held.stored)
+        look.verdict == reuse.Validate("stale") and _lasting(look.held)
     ):
         return True
     terms = look.plan.terms
@@ -132,8 +132,10 @@ def _nobody_else(look: Look) -> bool:
     return look.is_marked()
 
 
-def _lasting(stored: Stored) -> bool:
+def _lasting(held: Held) -> bool:
     """Whether an answer like this one can be used by who did not ask for it."""
+    stored = held.stored
     if stored.no_cache:
         return False
-    return stored.lifetime > stored.initial_age or stored.stale_while_revalidate > 0
+    lasts = stored.lifetime > stored.initial_age or stored.stale_while_revalidate > 0
+    return lasts or held.softened

@@ -10,11 +10,14 @@ Rules:
 - The last MAX_RECENT purged tags are known by name, for answers that are on their way. `forgotten`
   is the greatest number that is not known any more: what began before may not be stored.
 - At most MAX_PREFIXES prefixes are told apart; the oldest then counts as a purge of everything.
-- A soft purge leaves an answer to be validated. Telling a purge twice, or late, changes nothing.
+- A soft purge leaves an answer stale from the moment of the purge on, whenever that is noticed. Of
+  a tag or prefix the last two are known: what more have covered is taken to be stale from its
+  beginning.
+- Telling a purge twice, or late, changes nothing.
 """
 
-from collections.abc import Callable, Collection, Iterable
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from proxy.store.ports import Purge
@@ -25,20 +28,48 @@ MAX_PREFIXES: Final = 256
 VALID, SOFT, VOID = range(3)
 
 
+class Known(NamedTuple):
+    """The numbers under which one tag or prefix was purged last."""
+
+    hard: int = 0
+    soft: int = 0
+    at: int = 0
+    """When the last soft purge was, in ms since the epoch."""
+    before: int = 0
+    """The soft purge before the last one."""
+
+    def heard(self, hard: int, soft: int, at: int) -> "Known":
+        """With these, too, in whatever order they are heard."""
+        hard = max(self.hard, hard)
+        if soft > self.soft:
+            return Known(hard, soft, at, self.soft)
+        before = self.before if soft == self.soft else max(self.before, soft)
+        return Known(hard, self.soft, self.at, before)
+
+    def stale_at(self, began: int) -> int | None:
+        """Since when (ms) what began with this number is stale by a soft purge; None: it is not.
+        0 where more have come since then than are known, as the first of them counts."""
+        if self.soft <= began:
+            return None
+        return self.at if self.before <= began else 0
+
+
+_NEVER: Final = Known()
+
+
 class Tag:
-    """The numbers under which one tag was purged last."""
+    """One tag, shared by all that carry it."""
 
-    __slots__ = ("__weakref__", "hard", "soft")
+    __slots__ = ("__weakref__", "known")
 
-    def __init__(self, hard: int, soft: int) -> None:
-        self.hard = hard
-        self.soft = soft
+    def __init__(self, known: Known) -> None:
+        self.known = known
 
 
 class Purgeable:
     """What purges can reach: an answer, or a fetch whose answer will be one."""
 
-    __slots__ = ("began", "changes", "softened", "state", "tags", "target")
+    __slots__ = ("began", "changes", "softened", "stale_at", "state", "tags", "target")
 
     def __init__(self, tags: tuple[Tag, ...], target: str, began: int) -> None:
         self.tags = tags
@@ -46,8 +77,10 @@ class Purgeable:
         """In the spelling of `core.cache.urls.keyed_target`."""
         self.began = began
         """The last purge's number when its fetch began."""
-        self.softened = 0
-        """The last soft purge's number that it has been made stale for."""
+        self.stale_at = 0
+        """Since when (ms since the epoch) a soft purge has it stale, where its state is SOFT."""
+        self.softened = False
+        """Whether it has been made stale for that: further soft purges change nothing."""
         self.changes = -1
         self.state = VALID
 
@@ -64,8 +97,8 @@ class Purges:
     def __init__(self, clock: Callable[[], int], blind: int = 0) -> None:
         self._clock = clock
         self._tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
-        self._recent: dict[str, tuple[int, int]] = {}
-        self._prefixes: dict[str, tuple[int, int]] = {"": (0, 0)}
+        self._recent: dict[str, Known] = {}
+        self._prefixes: dict[str, Known] = {"": _NEVER}
         self.blind = blind
         self.changes = 0
         """How often anything became known."""
@@ -83,7 +116,7 @@ class Purges:
         return tuple([self._tag(name) for name in names])
 
     def state(self, one: Purgeable) -> int:
-        """VALID, SOFT (validate it first) or VOID."""
+        """VALID, SOFT (stale since `one.stale_at`) or VOID."""
         if one.changes != self.changes:
             one.changes = self.changes
             if one.state != VOID:
@@ -96,23 +129,29 @@ class Purges:
 
     def _judge(self, one: Purgeable) -> int:
         began = one.began
-        since = max(began, one.softened)
-        soft = False
-        for tag in one.tags:
-            if tag.hard > began:
+        since: list[int] = []
+        for known in self._about(one):
+            if known.hard > began:
                 return VOID
-            soft = soft or tag.soft > since
-        for prefix, (hard, gently) in self._prefixes.items():
-            if (hard > began or gently > since) and one.target.startswith(prefix):
-                if hard > began:
-                    return VOID
-                soft = True
-        return SOFT if soft else VALID
+            if (at := known.stale_at(began)) is not None:
+                since.append(at)
+        if one.softened or not since:
+            return VALID
+        if one.state != SOFT:  # the first time counts
+            one.stale_at = min(since)
+        return SOFT
+
+    def _about(self, one: Purgeable) -> Iterator[Known]:
+        for tag in one.tags:
+            yield tag.known
+        for prefix, known in self._prefixes.items():
+            if one.target.startswith(prefix):
+                yield known
 
     def _tag(self, name: str) -> Tag:
         tag = self._tags.get(name)
         if tag is None:
-            tag = self._tags[name] = Tag(*self._recent.get(name, (0, 0)))
+            tag = self._tags[name] = Tag(self._recent.get(name, _NEVER))
         return tag
 
     # What happens.
@@ -120,11 +159,14 @@ class Purges:
     def apply(self, purge: Purge) -> int:
         """Purges by this process's own count, where nothing is shared."""
         number = self.last + 1
-        self.purged(purge, number)
+        self._purged(purge, number, self._clock())
         return number
 
     def purged(self, purge: Purge, number: int) -> None:
-        numbers = (0, number) if purge.soft else (number, 0)
+        self._purged(purge, number, number // 1000)
+
+    def _purged(self, purge: Purge, number: int, at: int) -> None:
+        numbers = (0, number, at) if purge.soft else (number, 0, 0)
         for name in purge.tags:
             self._purge_tag(name, *numbers)
         if purge.prefix is not None:
@@ -146,25 +188,25 @@ class Purges:
         """What begins from here on began after the purge of this number."""
         self.last = max(self.last, number)
 
-    def _purge_tag(self, name: str, hard: int, soft: int) -> None:
-        known = self._recent.get(name, (0, 0))
-        now = max(known[0], hard), max(known[1], soft)
+    def _purge_tag(self, name: str, hard: int, soft: int, at: int) -> None:
+        tag = self._tags.get(name)
+        known = self._recent.get(name, _NEVER) if tag is None else tag.known
+        now = known.heard(hard, soft, at)
         if now == known:
             return
         self._recent.pop(name, None)
         self._recent[name] = now
-        tag = self._tags.get(name)
         if tag is not None:
-            tag.hard, tag.soft = max(tag.hard, hard), max(tag.soft, soft)
+            tag.known = now
         self.changes += 1
         if len(self._recent) > MAX_RECENT:
-            oldest = next(iter(self._recent))
-            self.forgotten = max(self.forgotten, *self._recent.pop(oldest))
+            oldest = self._recent.pop(next(iter(self._recent)))
+            self.forgotten = max(self.forgotten, oldest.hard, oldest.soft)
 
-    def _purge_prefix(self, prefix: str, hard: int, soft: int) -> None:
+    def _purge_prefix(self, prefix: str, hard: int, soft: int, at: int) -> None:
         prefixes = self._prefixes
-        known = prefixes.get(prefix, (0, 0))
-        now = max(known[0], hard), max(known[1], soft)
+        known = prefixes.get(prefix, _NEVER)
+        now = known.heard(hard, soft, at)
         if now == known:
             return
         if prefix:
@@ -172,5 +214,6 @@ class Purges:
         prefixes[prefix] = now
         self.changes += 1
         if len(prefixes) > MAX_PREFIXES:
-            oldest = next(name for name in prefixes if name)
-            self._purge_prefix("", *prefixes.pop(oldest))
+            oldest = prefixes.pop(next(name for name in prefixes if name))
+            self._purge_prefix("", 0, oldest.before, 0)
+            self._purge_prefix("", oldest.hard, oldest.soft, oldest.at)

@@ -88,20 +88,20 @@ class SharedPurges:
         return reply[1], await self.told(reply, tags)
 
     async def told(self, reply: Sequence[Any], tags: Iterable[str]) -> dict[bytes, int]:
-        """Takes in what a script says: born, last, bans, then {tag, hard, soft} for each of `tags`
-        that was purged. The numbers of the hard purges by `tag_hash`."""
+        """Takes in what a script says: born, last, bans, then {tag, hard, soft, before} for each of
+        `tags` that was purged. The numbers of the hard purges by `tag_hash`."""
         born, last, bans = reply[:3]
         hard_purges = {}
         if len(reply) > 3:
             names: dict[bytes, list[str]] = {}
             for tag in tags:
                 names.setdefault(tag_hash(tag), []).append(tag)
-            for tag, hard, soft in reply[3:]:
+            for tag, hard, *softs in reply[3:]:
                 hard_purges[tag] = hard
                 for name in dict.fromkeys(names.get(tag, ())):
                     if hard:
                         self._tell(Purge((name,)), hard)
-                    if soft:
+                    for soft in sorted(filter(None, softs)):
                         self._tell(Purge((name,), soft=True), soft)
         if bans > self._bans:
             await self._read_bans()
@@ -119,7 +119,7 @@ class SharedPurges:
         numbers = zip(found[::2], found[1::2], strict=True)
         for ban, number in sorted(numbers, key=lambda one: one[1]):
             prefix = ban[1:].decode("latin-1")
-            self._tell(Purge(prefix=prefix, soft=ban[:1] == b"s"), number)
+            self._tell(Purge(prefix=prefix, soft=ban[:1] != b"h"), number)
         self._bans = max(self._bans, version)
         self._note(born, last)
 
