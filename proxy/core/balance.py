@@ -22,14 +22,16 @@ from typing import Final, Literal, Protocol
 
 Kind = Literal["round_robin", "least_requests", "hash"]
 
+_PARTS: Final = 2**16
 _64_BITS: Final = 2**64 - 1
 
 
 class Balance(Protocol):
     """Chooses among endpoints, known by their place in the upstream's list."""
 
-    def pick(self, in_flight: Sequence[int], usable: Sequence[int], affinity: int) -> int:
-        """The next endpoint's index, one of `usable` (never empty, in ascending order).
+    def pick(self, in_flight: Sequence[int], usable: tuple[int, ...], affinity: int) -> int:
+        """The next endpoint's index, one of `usable` (never empty, in ascending order; cheapest
+        where it is the very tuple of the pick before).
 
         `in_flight`: its requests now, per endpoint. `affinity`: 64 evenly spread bits of what
         should stay with one endpoint, such as the first 8 bytes of a key's digest; only `hash`
@@ -42,34 +44,47 @@ class _Only:
 
     __slots__ = ()
 
-    def pick(self, in_flight: Sequence[int], usable: Sequence[int], affinity: int) -> int:
+    def pick(self, in_flight: Sequence[int], usable: tuple[int, ...], affinity: int) -> int:
         return 0
 
 
 class RoundRobin:
-    """Every usable endpoint gains its weight per turn; the one in front is taken and pays them
-    all. The credits always add up to nothing."""
+    """Every usable endpoint gains its share of a request per turn; the one in front is taken and
+    pays them all.
 
-    __slots__ = ("_credit", "_weights")
+    Credit is what an endpoint is owed, so it means the same whoever else is usable: when a heavy
+    endpoint goes, the light ones owe each other a request, not a round. It is counted in whole
+    parts of a request, exact while all are usable.
+    """
+
+    __slots__ = ("_credit", "_gains", "_total", "_usable", "_weights")
 
     def __init__(self, weights: Sequence[int]) -> None:
         self._weights = tuple(weights)
         self._credit = [0] * len(weights)
+        self._share(tuple(range(len(weights))))
 
-    def pick(self, in_flight: Sequence[int], usable: Sequence[int], affinity: int) -> int:
-        weights = self._weights
+    def pick(self, in_flight: Sequence[int], usable: tuple[int, ...], affinity: int) -> int:
+        if usable is not self._usable:
+            self._share(usable)
         credit = self._credit
-        total = 0
         best = -1
         most = -inf
-        for index in usable:
-            weight = weights[index]
-            total += weight
-            credit[index] = mine = credit[index] + weight
+        for index, gain in self._gains:
+            credit[index] = mine = credit[index] + gain
             if mine > most:
                 best, most = index, mine
-        credit[best] -= total
+        credit[best] -= self._total
         return best
+
+    def _share(self, usable: tuple[int, ...]) -> None:
+        """Divides a request among `usable` by weight."""
+        weights = self._weights
+        request = sum(weights) * _PARTS
+        among = sum(weights[index] for index in usable)
+        self._usable = usable
+        self._gains = tuple((index, request * weights[index] // among) for index in usable)
+        self._total = sum(gain for _, gain in self._gains)
 
 
 class LeastRequests:
@@ -82,7 +97,7 @@ class LeastRequests:
         self._last = [0] * len(weights)
         self._turn = 0
 
-    def pick(self, in_flight: Sequence[int], usable: Sequence[int], affinity: int) -> int:
+    def pick(self, in_flight: Sequence[int], usable: tuple[int, ...], affinity: int) -> int:
         weights = self._weights
         last = self._last
         best = usable[0]
@@ -117,7 +132,7 @@ class Hash:
             draws.append((mask, factor, 1 / weight))
         self._draws = tuple(draws)
 
-    def pick(self, in_flight: Sequence[int], usable: Sequence[int], affinity: int) -> int:
+    def pick(self, in_flight: Sequence[int], usable: tuple[int, ...], affinity: int) -> int:
         draws = self._draws
         best = -1
         most = -inf
