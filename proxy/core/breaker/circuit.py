@@ -214,7 +214,7 @@ class Breaker:
             return
         self._proven.add(probe)
         if len(self._proven) >= self.terms.half_open_requests:
-            self._enter(Event.PROVED, now, f"{len(self._proven)} probes succeeded")
+            self._enter(Event.PROVED, now, f"{_times(len(self._proven), 'probe')} succeeded")
 
     def _relapse(self, now: float, reason: str) -> None:
         self._open_for = min(2 * self._open_for, self.terms.open_max)
@@ -232,7 +232,7 @@ class Breaker:
         terms = self.terms
         total, failed, slow = self._window.total, self._window.failed, self._window.slow
         if 0 < terms.consecutive_failures <= self._row:
-            reason = f"{self._row} failures in a row{last}"
+            reason = f"{_times(self._row, 'failure')} in a row{last}"
         elif total < self._rated:
             return
         elif 0 < terms.failure_rate <= failed / total:
@@ -270,3 +270,7 @@ class Breaker:
             self._open_for = min(terms.open_for, terms.open_max)
         judges_rates = self.forced is None and (terms.failure_rate > 0 or terms.slow_rate > 0)
         self._rated = terms.minimum_requests if judges_rates else inf
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
