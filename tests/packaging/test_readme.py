@@ -130,7 +130,9 @@ def documented_keys(text: str, prefix: str) -> set[str]:
         (
             "policies",
             documented_keys(section("### limits"), "limits.*.")
-            | documented_keys(section("### caches"), "caches.*."),
+            | documented_keys(section("### caches"), "caches.*.")
+            | documented_keys(section("### breakers"), "breakers.*.")
+            | documented_keys(section("### retries"), "retries.*."),
         ),
     ],
 )

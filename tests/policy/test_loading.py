@@ -4,35 +4,11 @@ from pathlib import Path
 
 import pytest
 import trustme
+from yaml_kit import APP, ROUTES, errors, loaded, warnings, write
 
 from proxy.core.store_urls import MEMORY
-from proxy.policy.load import Loaded, load
+from proxy.policy.load import load
 from proxy.policy.problem import ConfigError, dotted, suggest
-
-APP = 'upstreams: {app: {endpoints: ["http://127.0.0.1:9001"]}}\n'
-ROUTES = 'routes: [{name: all, match: {path: "/{rest:path}"}, upstream: app}]\n'
-
-
-def write(folder: Path, name: str, text: str) -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def loaded(folder: Path, text: str, **env: str) -> Loaded:
-    return load(write(folder, "gateway.yaml", text), env)
-
-
-def errors(folder: Path, text: str, **env: str) -> list[str]:
-    """The errors of a gateway file, with file names below the folder."""
-    with pytest.raises(ConfigError) as raised:
-        loaded(folder, text, **env)
-    return [str(p).removeprefix(f"{folder}/") for p in raised.value.problems if not p.warning]
-
-
-def warnings(folder: Path, text: str) -> list[str]:
-    return [str(p).removeprefix(f"{folder}/") for p in loaded(folder, text).warnings]
 
 
 def test_every_error_of_every_file_in_one_pass(tmp_path: Path) -> None:

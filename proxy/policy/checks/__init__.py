@@ -4,7 +4,7 @@ Every check notes what it finds and goes on. A field that could not be read is s
 its error stands already.
 """
 
-from proxy.policy.checks import caches, limits, routes, server, store, upstreams
+from proxy.policy.checks import breakers, caches, limits, retries, routes, server, store, upstreams
 from proxy.policy.draft import Draft
 
 
@@ -15,4 +15,6 @@ def check_draft(draft: Draft) -> None:
     upstreams.check(draft)
     limits.check(draft)
     caches.check(draft)
+    breakers.check(draft)
+    retries.check(draft)
     routes.check(draft)

@@ -1,7 +1,7 @@
 """`routes`: names that lead nowhere, paths that do not fit together, routes never reached."""
 
-from proxy.core.keys import KeyTemplate
 from proxy.core.matching import PathPattern, Rewrite, RouteMatch
+from proxy.policy.checks.captures import needed, refuse_dead_fallbacks, refuse_missing
 from proxy.policy.checks.lists import refuse_empty, refuse_repeats, refuse_respellings
 from proxy.policy.draft import Draft, Part
 from proxy.policy.models.limits import LimitSection
@@ -99,37 +99,18 @@ def _check_captures(draft: Draft) -> None:
                 users.setdefault(name, []).append((part, index))
     for name, limit in draft.limits.items():
         for part, index in users.get(name, ()):
-            captured = part.section.match.path.names
-            for capture in sorted(_needed(limit) - captured.keys()):
-                message = f"{name} needs path.{capture}, but {{{capture}}} is not in match.path"
-                hint = suggest(capture, captured)
-                part.error(message + hint, "limits", index)
-        _refuse_dead_fallbacks(limit, users.get(name, []))
+            refuse_missing(part, _needed(limit), f"{name} needs", "limits", index)
+        if limit.has("key"):
+            routes = [part for part, _ in users.get(name, ())]
+            refuse_dead_fallbacks(limit, "key", limit.section.key, _needed(limit), routes)
 
 
 def _needed(limit: Part[LimitSection]) -> set[str]:
     """Captures that a key has no fallback for, and those of conditions."""
-    needed: set[str] = set()
-    for item in limit.section.key if limit.has("key") else ():
-        choices = item.split("|")
-        if all(choice.startswith("path.") for choice in choices):
-            needed |= {choice[5:] for choice in choices}
+    captures = needed(limit.section.key) if limit.has("key") else set()
     for override in limit.section.overrides if limit.has("overrides") else ():
-        needed |= {key[5:] for key in override.when if key.startswith("path.")}
-    return needed
-
-
-def _refuse_dead_fallbacks(
-    limit: Part[LimitSection], users: list[tuple[Part[RouteSection], int]]
-) -> None:
-    """`path.id|ip` may meet routes without {id}, but a capture that no route has is a slip."""
-    if not users or not limit.has("key"):
-        return
-    captured = {name for part, _ in users for name in part.section.match.path.names}
-    for index, item in enumerate(limit.section.key):
-        for capture in sorted(KeyTemplate.parse([item]).captures - captured - _needed(limit)):
-            message = f"no route that uses this limit captures {{{capture}}}"
-            limit.error(message + suggest(capture, captured), "key", index)
+        captures |= {key[5:] for key in override.when if key.startswith("path.")}
+    return captures
 
 
 def _warn_of_shadows(draft: Draft) -> None:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetCoreSchemaHandler
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from proxy.core import units
@@ -105,6 +105,8 @@ AnswerStatus = Annotated[
 
 class FallbackSection(Section):
     """What stands in for the upstream: an answer written here, or another upstream's."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     status: AnswerStatus = 503
     """The status of the answer."""

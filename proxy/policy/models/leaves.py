@@ -213,7 +213,10 @@ Size = Annotated[int, Leaf("a size such as 16KiB", _above_nothing(units.size), *
 Share = Annotated[
     float,
     text(
-        "a share such as 50%", units.share, type="string", pattern="^[0-9]{1,3}([.][0-9]{1,4})?%$"
+        "a share such as 50%",
+        units.share,
+        type="string",
+        pattern="^(0?[0-9]{1,2}([.][0-9]{1,4})?|100([.]0{1,4})?)%$",
     ),
 ]
 Count = Annotated[int, whole(0)]
