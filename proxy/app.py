@@ -34,6 +34,7 @@ from proxy.store.guard import GuardedLimits
 from proxy.store.memory.limits import MemoryLimits
 from proxy.store.ports import LimitStore, Purge
 from proxy.store.redis.cache import RedisCache, open_cache
+from proxy.store.redis.circuits import SharedCircuits
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road
 from proxy.store.redis.road_port import Road
@@ -52,6 +53,11 @@ class Counting:
         self._local = MemoryLimits(_microseconds, metrics)
         self._road: Road | None = None
         self._guard: GuardedLimits | None = None
+
+    @property
+    def road(self) -> Road | None:
+        """The way to the shared store, where there is one."""
+        return self._road
 
     @property
     def limits(self) -> LimitStore:
@@ -269,6 +275,9 @@ class Gateway:
             self._tls = await asyncio.to_thread(server_tls, snapshot.server.tls)
         await self._counting.open(snapshot.store)
         store = snapshot.store
+        if self._counting.road is not None:
+            circuits = SharedCircuits(self._counting.road, store.prefix, self._live.told)
+            self._live.tell = circuits.tell
         caching = self._caching = Caching(
             self.metrics, store.cache_memory, blind=round(store.cache_blind * 1000)
         )

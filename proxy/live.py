@@ -35,7 +35,8 @@ class Circuit:
 class Live:
     """The live parts of this process. Implements `proxy.policy.compile.Live`.
 
-    What is made for a snapshot counts once that is in use (`commit`), or is forgotten (`roll_back`).
+    What is made for a snapshot counts once that is in use (`commit`), or is forgotten
+    (`roll_back`).
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -132,6 +133,8 @@ class Live:
 
     def force(self, name: str, state: Order | None) -> None:
         """Opens or closes a circuit by hand; None lets it decide again. Raises KeyError."""
+        by_hand = "decides for itself again" if state is None else f"is kept {label(state)} by hand"
+        log.warning("breaker of %s: %s", name, by_hand)
         self._circuits[name].breaker.force(state, monotonic())
 
     def breakers(self) -> list[dict[str, object]]:

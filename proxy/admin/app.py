@@ -155,7 +155,9 @@ class _Calls:
         question = read_question(await read_json(request))
         control = self._control
         return json_response(
-            await explain(snapshot, *question, control.limit_store, control.stored_under)
+            await explain(
+                snapshot, *question, control.limit_store, control.stored_under, control.breakers()
+            )
         )
 
     def _snapshot(self) -> Snapshot:

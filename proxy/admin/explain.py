@@ -26,7 +26,7 @@ from proxy.exchange import Exchange
 from proxy.metrics import Metrics
 from proxy.policy.compile import Live, load_snapshot
 from proxy.policy.problem import ConfigError
-from proxy.policy.snapshot import RoutePlan, Snapshot, UpstreamPlan
+from proxy.policy.snapshot import Destination, RoutePlan, Snapshot, UpstreamPlan
 from proxy.stages import identity, limits, route
 from proxy.stages.upstream import outgoing
 from proxy.store.ports import LimitStore
@@ -43,6 +43,7 @@ async def explain(
     ip: str,
     store: LimitStore | None,
     stored: StoredUnder | None = None,
+    circuits: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """`{route, upstream_url, client_ip, limits, cache, breaker, idempotency}`, and `answer`
     where the gateway would answer itself.
@@ -50,7 +51,8 @@ async def explain(
     Texts are wire text. `ip` is the peer's address, or "unix"; a trusted peer's chain is read. A
     request without Host asks for localhost. Of an upstream with several endpoints the URL names
     the first. Without a `store` the limits' `allowed` and `remaining` are None. `stored` tells
-    what is stored under a cache key, where a gateway runs: a further member of `cache`.
+    what is stored under a cache key, where a gateway runs: a further member of `cache`. `circuits`
+    are a running gateway's breakers; without them a breaker's state is None.
     """
     said: dict[str, Any] = {
         "route": None,
@@ -75,6 +77,7 @@ async def explain(
     said["upstream_url"] = _url(ex.route.upstream.plan, outgoing(ex).target)
     said["limits"] = await _limits(ex, ex.route, store)
     said["cache"] = await _cache(ex, ex.route, stored)
+    said["breaker"] = _breaker(ex.route.upstream, circuits)
     return said
 
 
@@ -160,6 +163,13 @@ async def _cache(
     return said if stored is None else said | {"stored": await stored(key)}
 
 
+def _breaker(there: Destination, circuits: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    if there.policy is None:
+        return None
+    states = {circuit["upstream"]: circuit["state"] for circuit in circuits}
+    return {"name": there.policy, "state": states.get(there.name)}
+
+
 def render(said: dict[str, Any]) -> str:
     """An explanation for a person, a fact per line."""
     lines = [f"client    {said['client_ip']}"]
@@ -176,6 +186,9 @@ def render(said: dict[str, Any]) -> str:
     if (cache := said["cache"]) is not None:
         tags = f"; tags {', '.join(cache['tags'])}" if cache["tags"] else ""
         lines.append(f"cache     {cache['name']}: key {cache['key']}{tags}")
+    if (breaker := said["breaker"]) is not None:
+        state = f", {breaker['state']} now" if breaker["state"] else ""
+        lines.append(f"breaker   {breaker['name']}{state}")
     if (answer := said.get("answer")) is not None:
         detail = f": {answer['detail']}" if "detail" in answer else ""
         allow = f" Allow: {answer['allow']}" if "allow" in answer else ""

@@ -136,7 +136,7 @@ class Fetch:
     def _judge(self, reply: Reply) -> Outcome:
         look = self.look
         if not reply.origin:
-            return Failed(reply, "disconnected")
+            return Failed(reply, reply.trouble)
         if reply.status in reuse.ERROR_STATUSES and look.held is not None:
             now = look.caching.clock()
             if reuse.on_error(look.held.stored, look.directives, now, "error"):
@@ -229,9 +229,9 @@ class Fetch:
         """Has nobody wait for what will not be stored, and drops what it has taken the place of."""
         look = self.look
         look.plan.tally.refuse(refused.reason, look.caching.clock())
-        kind = refused.reason if refused.reason in ("authorization", "cookie") else ""
-        if look.ex.method == "HEAD" or not (refused.hit_for_miss or kind):
+        if look.ex.method == "HEAD" or not refused.marks:
             return
+        kind = "" if refused.hit_for_miss else refused.reason
         varied = vary.values(vary.names(fields) or (), look.seen)
         until = look.caching.clock() + look.plan.hit_for_miss
         look.caching.mark(look.key, Mark(varied, kind, until))

@@ -184,12 +184,14 @@ class Look:
     def in_trouble(self, failed: Reply, trouble: Trouble) -> Reply:
         """What the client gets where the upstream failed: a stored answer in its place, or this
         failure; 504 where a stored one must not be used without asking (RFC 9111 §5.2.2.2)."""
-        reply = self.stand_in(trouble, failed.status if trouble == "error" else None)
+        reply = self.stand_in(trouble, failed.status if failed.origin else None)
         if reply is not None:
             let_go(failed)
             return reply
         self.plan.tally.count("miss", trouble, self.now)
-        if trouble == "disconnected" and self.held is not None and self.held.stored.must_revalidate:
+        # A 503 says more than that: when to come again.
+        silent = trouble == "disconnected" and failed.status != 503
+        if silent and self.held is not None and self.held.stored.must_revalidate:
             return problem(
                 "not-validated", "What is stored must be validated, and the upstream is not there."
             )
