@@ -9,13 +9,14 @@ JITTER = 0.1
 
 ROW = BreakerTerms()
 RATE = BreakerTerms(consecutive_failures=0, failure_rate=0.5, minimum_requests=4)
-TENTH = BreakerTerms(consecutive_failures=0, failure_rate=0.1, minimum_requests=30)
+ODD_RATE = BreakerTerms(consecutive_failures=0, failure_rate=0.14, minimum_requests=50)
 SLOW = BreakerTerms(consecutive_failures=0, slow_rate=0.5, minimum_requests=4)
 BOTH = BreakerTerms(failure_rate=0.5, slow_rate=0.5, minimum_requests=4)
 OFF = BreakerTerms(consecutive_failures=0)
 ONE = BreakerTerms(consecutive_failures=1, half_open_requests=1, open_for=30, open_max=300)
 TWO = BreakerTerms(consecutive_failures=1, half_open_requests=2, probe_timeout=8)
 TWO_SLOW = BreakerTerms(consecutive_failures=1, half_open_requests=2, slow_rate=0.5)
+QUICK = BreakerTerms(failure_rate=0.5, minimum_requests=4, open_for=1)
 BIG = BreakerTerms(consecutive_failures=1, half_open_requests=1, open_for=30, open_max=20)
 
 TOOK = {"good": 0.01, "slow": 2.001, "2s": 2.0, "timeless": None}

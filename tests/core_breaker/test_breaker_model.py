@@ -19,7 +19,7 @@ EIGHTHS = st.integers(0, 40).map(lambda n: n / 8)
 SHARES = st.sampled_from([0.0, 0.0, 0.1, 1 / 3, 0.5, 1.0])
 TERMS = st.builds(
     BreakerTerms,
-    consecutive_failures=st.sampled_from([0, 1, 2, 3, 5]),
+    consecutive_failures=st.sampled_from([0, 0, 1, 2, 3, 5]),
     failure_rate=SHARES,
     slow_rate=SHARES,
     slow_after=st.just(2.0),
@@ -30,7 +30,11 @@ TERMS = st.builds(
     half_open_requests=st.integers(1, 4),
     probe_timeout=st.sampled_from([1.0, 8.0, 30.0]),
 )
-TOOK = st.sampled_from([None, 0.0, 1.0, 2.0, 2.125, 50.0])
+# What becomes of a request, and in how many seconds.
+ENDS = st.one_of(
+    st.tuples(st.just("good"), st.sampled_from([None, 0.0, 2.0, 2.125, 50.0])),
+    st.tuples(st.sampled_from(["failed", "failed", "failed", "neutral", "broke"])),
+)
 # Not the clock's first second, and not the beginning of one.
 START = st.sampled_from([0.0, 0.25, 1.0, 1_000_000.875])
 
@@ -45,6 +49,7 @@ class Alike(RuleBasedStateMachine):
         self.model = Model(terms)
         self.breaker = Breaker(terms, lambda: self.model.chance)
         self.turns = []
+        self.asked = []
         self.breaker.on_transition = self.turned
 
     def turned(self, transition):
@@ -69,6 +74,7 @@ class Alike(RuleBasedStateMachine):
             assert ticket is not None
             assert permit.probe == ticket.probe
             assert permit.generation == ticket.epoch
+        self.asked.append((permit, ticket))
         return permit, ticket
 
     def both(self, request, what, took=1.0):
@@ -88,52 +94,58 @@ class Alike(RuleBasedStateMachine):
         else:
             self.breaker.neutral(permit, self.now)
 
-    @rule(request=requests, took=TOOK)
-    def succeed(self, request, took):
-        self.both(request, "good", took)
+    @rule(request=requests, end=ENDS)
+    def end(self, request, end):
+        """Any request, however old, and although it ended before."""
+        self.both(request, *end)
 
-    @rule(request=requests, what=st.sampled_from(["failed", "failed", "neutral", "broke"]))
-    def end(self, request, what):
-        self.both(request, what)
+    @rule(back=st.integers(1, 4), end=ENDS)
+    def end_recent(self, back, end):
+        """A request of the running generation, where there is one."""
+        running = [r for r in self.asked if r[1] is not None and r[1].epoch == self.model.epoch]
+        if running:
+            self.both(running[-min(back, len(running))], *end)
 
-    @rule(what=st.sampled_from(["good", "failed", "failed", "failed"]), times=st.integers(1, 6))
-    def burst(self, what, times):
+    @rule(ends=st.lists(ENDS, min_size=1, max_size=8))
+    def burst(self, ends):
         """Requests that end at once."""
-        for _ in range(times):
-            self.both(self.ask(), what)
+        for end in ends:
+            self.both(self.ask(), *end)
 
     # Time
 
-    @rule(by=EIGHTHS)
+    @rule(by=st.one_of(EIGHTHS, EIGHTHS, st.sampled_from([60.0, 3600.0, 1e6])))
     def wait(self, by):
         self.now += by
 
-    @rule(by=st.sampled_from([60.0, 3600.0, 1e6]))
-    def jump(self, by):
-        self.now += by
-
-    @rule(short=st.booleans())
+    @rule(short=st.sampled_from([0.0, 0.0, 2**-20]))
     def go_to_edge(self, short):
         """To when it may turn half-open or the first probe's place comes free, or just before."""
         edges = [self.model.until, *self.model.in_flight(self.now)]
         edge = min((edge for edge in edges if edge > self.now), default=self.now)
-        self.now = max(self.now, edge - 2**-20 if short else edge)
+        self.now = max(self.now, edge - short)
 
     @rule(chance=st.sampled_from([0.0, 0.5, 1.0]))
     def draw(self, chance):
         self.model.chance = chance
 
-    # Orders
+    # Orders: all of one rule, or nothing would be left to itself for long
 
-    @rule(to=st.sampled_from([None, None, OPEN, CLOSED]))
-    def force(self, to):
-        self.model.force(to)
-        self.breaker.force(to, self.now)
-
-    @rule(to=st.sampled_from([OPEN, CLOSED]), for_=st.sampled_from([-1.0, 0.0, 1.0, 8.0, 1e9]))
-    def tell(self, to, for_):
-        self.model.told(to, self.now, for_)
-        self.breaker.told(to, self.now, for_)
+    @rule(
+        order=st.one_of(
+            st.tuples(st.just("force"), st.sampled_from([None, None, OPEN, CLOSED])),
+            st.tuples(st.just("tell"), st.sampled_from([OPEN, CLOSED])),
+        ),
+        for_=st.sampled_from([-1.0, 0.0, 1.0, 8.0, 33.0, 1e9]),
+    )
+    def order(self, order, for_):
+        who, to = order
+        if who == "force":
+            self.model.force(to)
+            self.breaker.force(to, self.now)
+        else:
+            self.model.told(to, self.now, for_)
+            self.breaker.told(to, self.now, for_)
 
     # Always
 
@@ -165,5 +177,5 @@ class Alike(RuleBasedStateMachine):
                 assert turn.old is OPEN
 
 
-Alike.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Alike.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
 TestAlike = Alike.TestCase

@@ -6,13 +6,14 @@ from breaker_kit import (
     BOTH,
     CLOSED,
     HALF_OPEN,
+    ODD_RATE,
     OFF,
     ONE,
     OPEN,
+    QUICK,
     RATE,
     ROW,
     SLOW,
-    TENTH,
     TWO,
     TWO_SLOW,
     Script,
@@ -65,10 +66,10 @@ TABLE = {
         [(0, "ask a", CLOSED), (0, "fail", CLOSED), (0, "fail", CLOSED), (0, "good", CLOSED),
          (0, "neutral a", CLOSED), (0, "good", OPEN)],
     ),
-    "3 of 30 is 10 %, though 0.1 * 30 is more than 3": (
-        TENTH, [(0, "good", CLOSED)] * 27 + [(0, "fail", CLOSED)] * 2 + [(0, "fail", OPEN)],
+    "7 of 50 is 14 %, though 0.14 * 50 is more than 7": (
+        ODD_RATE, [(0, "good", CLOSED)] * 43 + [(0, "fail", CLOSED)] * 6 + [(0, "fail", OPEN)],
     ),
-    "2 of 30 is not": (TENTH, [(0, "good", CLOSED)] * 28 + [(0, "fail", CLOSED)] * 2),
+    "6 of 50 is not": (ODD_RATE, [(0, "good", CLOSED)] * 44 + [(0, "fail", CLOSED)] * 6),
     "slow_rate opens where it is reached": (
         SLOW, [(0, "good", CLOSED)] * 2 + [(0, "slow", CLOSED), (0, "slow", OPEN)],
     ),
@@ -86,6 +87,12 @@ TABLE = {
     ),
     "one of the second before does not, though 10 s have not passed": (
         RATE, [(0.9, "fail", CLOSED)] * 3 + [(10, "fail", CLOSED)],
+    ),
+    "it falls out with the first instant of the eleventh second": (
+        RATE, [(0.9, "fail", CLOSED)] * 2 + [(9.9, "fail", CLOSED), (10, "fail", CLOSED)],
+    ),
+    "fallen out, it is no longer in the share": (
+        RATE, [(0, "fail", CLOSED)] * 3 + [(10, "good", CLOSED)] * 4,
     ),
     "failures fall out one second at a time": (
         RATE,
@@ -164,6 +171,11 @@ TABLE = {
          (90, "good a", HALF_OPEN), (90, "fail a", HALF_OPEN), (90, "good b", HALF_OPEN),
          (90, "good", CLOSED)],
     ),
+    "a success from before trip and recovery ends no row": (
+        ROW,
+        [(0, "ask a", CLOSED), *five(0), (30, "good", HALF_OPEN), (30, "good", CLOSED),
+         *five(31)[:4], (31, "good a", CLOSED), (31, "fail", OPEN)],
+    ),
     # Half-open
     "so many successes close": (
         TWO, [(0, "fail", OPEN), (30, "good", HALF_OPEN), (30, "good", CLOSED)],
@@ -197,11 +209,17 @@ TABLE = {
     "an event stream's probe proves, however long it took": (
         TWO_SLOW, [(0, "fail", OPEN), (30, "timeless", HALF_OPEN), (30, "timeless", CLOSED)],
     ),
-    "closed again, it counts from nothing": (
-        RATE,
+    "closed again, it counts from nothing, though the window still reaches back": (
+        QUICK,
         [(0, "fail", CLOSED)] * 3 + [(0, "fail", OPEN)]
-        + [(30, "good", HALF_OPEN), (30, "good", CLOSED)]
-        + [(31, "fail", CLOSED)] * 3 + [(31, "fail", OPEN)],
+        + [(1, "good", HALF_OPEN), (1, "good", CLOSED)]
+        + [(1, "fail", CLOSED)] * 3 + [(1, "fail", OPEN)],
+    ),
+    "half-open again, all places are free": (
+        QUICK,
+        [(0, "fail", CLOSED)] * 3 + [(0, "fail", OPEN)]
+        + [(1, "ask a", HALF_OPEN), (1, "fail", OPEN), (3, "ask b", HALF_OPEN),
+           (3, "ask c", HALF_OPEN), (3, "refused", HALF_OPEN)],
     ),
     "a row from before the trip is forgotten too": (
         ROW, [*five(0), (30, "good", HALF_OPEN), (30, "good", CLOSED), *five(31)],

@@ -227,8 +227,8 @@ class Breaker:
             self._judge(now, f", the last: {reason}")
 
     def _judge(self, now: float, last: str = "") -> None:
-        """Opens a closed circuit whose counts say so. Shares are compared as quotients: 3 of 30 is
-        10 %, though 0.1 * 30 is more than 3."""
+        """Opens a closed circuit whose counts say so. Shares are compared as quotients: 7 of 50 is
+        14 %, though 0.14 * 50 is more than 7."""
         terms = self.terms
         total, failed, slow = self._window.total, self._window.failed, self._window.slow
         if 0 < terms.consecutive_failures <= self._row:
