@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from proxy.core.fields import Fields, Lines
-from proxy.core.message import RequestBody
+from proxy.core.message import Announced, RequestBody
 
 if TYPE_CHECKING:
     from proxy.core.limits.decision import Decision
@@ -25,6 +25,7 @@ class Exchange:
         "body",
         "captures",
         "charges",
+        "claim",
         "client_ip",
         "denied",
         "expect_continue",
@@ -108,3 +109,7 @@ class Exchange:
         self.denied: tuple[str, ...] = ()
         self.shadow_denied: tuple[str, ...] = ()
         """Names of the limits that refused this request; of the shadow limits that would have."""
+
+        # Have we seen it: set by stages.idempotency, told by the upstream client.
+        self.claim: Announced | None = None
+        """The claim on an idempotency key, under which this request goes upstream."""

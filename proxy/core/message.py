@@ -115,6 +115,16 @@ class Reply:
         self.trouble: Literal["disconnected", "error"] = "disconnected"
 
 
+class Announced(Protocol):
+    """A request that somebody must know of before any byte of it is written."""
+
+    written: bool
+    """Set when the first byte is about to be written: from then on it may have been executed."""
+
+    async def announce(self) -> None:
+        """Makes it known. Whatever this raises, nothing is written."""
+
+
 class Outgoing:
     """A request as it goes upstream, rebuilt from parsed parts.
 
@@ -125,6 +135,7 @@ class Outgoing:
 
     __slots__ = (
         "affinity",
+        "announced",
         "body",
         "expect_continue",
         "host",
@@ -149,6 +160,7 @@ class Outgoing:
         upgrade: str | None = None,
         inform: Callable[[int, Lines], None] | None = None,
         affinity: int = 0,
+        announced: Announced | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -162,6 +174,7 @@ class Outgoing:
         """Passes an interim answer (102, 103, …; status and end-to-end lines) on to the client."""
         self.affinity = affinity
         """64 bits; with `balance: hash`, requests of one affinity go to one endpoint."""
+        self.announced = announced
         self.tried: list[int] = []
         """The endpoints that this request has been sent to; another one comes first."""
         self.patience: float | None = None

@@ -12,7 +12,7 @@ cannot have been seen is sent again by itself:
 import asyncio
 from typing import Final
 
-from proxy.core.message import Outgoing, Reply, UpstreamError
+from proxy.core.message import Announced, Outgoing, Reply, UpstreamError
 from proxy.edge.upstream.call import CONNECTING, Call
 from proxy.edge.upstream.connection import Connection
 from proxy.edge.upstream.endpoints import Endpoints
@@ -62,6 +62,9 @@ class HttpUpstream:
             connection = pool.take(index, now)
             if connection is None:
                 connection = await self._connect(call)
+                now = pool.loop.time()
+            if request.announced is not None:
+                connection = await self._announced(call, connection, request.announced)
                 now = pool.loop.time()
             self._write(call, connection, request, now)
             await call.answer()
@@ -166,6 +169,24 @@ class HttpUpstream:
             return connection
         finally:
             call.waiter = None
+
+    async def _announced(
+        self, call: Call, connection: Connection, announced: Announced
+    ) -> Connection:
+        """Has the request made known; the connection for it, this one if it is still good."""
+        call.phase = CONNECTING
+        call.due = call.deadline
+        try:
+            await announced.announce()
+            call.check()
+        except BaseException:
+            connection.abort()
+            raise
+        if connection.closed or (connection.used and not connection.usable(self.pool.loop.time())):
+            connection.abort()
+            connection = await self._connect(call)
+        announced.written = True
+        return connection
 
     def _write(self, call: Call, connection: Connection, request: Outgoing, now: float) -> None:
         call.begin(connection)

@@ -35,6 +35,7 @@ def outgoing(ex: Exchange, there: Destination | None = None) -> Outgoing:
         upgrade=ex.upgrade,
         inform=ex.inform,
         affinity=0 if affinity is None else int.from_bytes(affinity.digest(ex)[:8]),
+        announced=ex.claim,
     )
 
 
