@@ -77,8 +77,8 @@ class Tier:
     """One process's use of the shared tier."""
 
     __slots__ = (
-        "_backlog", "_longest", "_looking", "_owed", "_owes_all", "_owing", "_shared", "_tasks",
-        "_writing", "released",
+        "_backlog", "_leases", "_longest", "_looking", "_owed", "_owes_all", "_owing", "_shared",
+        "_tasks", "_writing", "released",
     )  # fmt: skip
 
     def __init__(self, shared: SharedCache) -> None:
@@ -88,6 +88,7 @@ class Tier:
         self._looking: dict[bytes, asyncio.Task[Any]] = {}
         self._writing: dict[bytes, asyncio.Task[None]] = {}
         self._backlog = 0
+        self._leases = 0
         self._longest = 0
         self._owed: dict[str, None] = {}
         self._owes_all = False
@@ -99,7 +100,8 @@ class Tier:
         return self._longest
 
     def status(self) -> dict[str, object]:
-        return {**self._shared.status(), "owes": self.owes}
+        """The store's figures, whether it is owed invalidations, and how many leases are held."""
+        return {**self._shared.status(), "owes": self.owes, "leases": self._leases}
 
     # Reading.
 
@@ -186,6 +188,7 @@ class Tier:
             return Lease(key, ident, None)
         if token is None:
             return None
+        self._leases += 1
         lease = Lease(key, ident, token)
         lease.renewing = self._start(self._renew(ident, token))
         return lease
@@ -199,7 +202,10 @@ class Tier:
         async def release() -> None:
             if lease.renewing is not None:
                 lease.renewing.cancel()
-            await self._shared.release(lease.ident, token)
+            try:
+                await self._shared.release(lease.ident, token)
+            finally:
+                self._leases -= 1
 
         self._write(lease.key, release)
 
