@@ -209,6 +209,38 @@ def test_variables_and_nothing_may_stand_where_scalars_do(document: Any, sound: 
     assert (flaws("gateway", document) == []) is sound
 
 
+@pytest.mark.parametrize(
+    ("which", "document"),
+    [
+        ("policies", {"breakers": {"x": {}}, "retries": None}),
+        ("policies", {"breakers": {"x": {"fallback": "none", "window": "1m"}}}),
+        ("policies", {"breakers": {"x": {"fallback": "${INSTEAD:-stale}", "slow_rate": "100%"}}}),
+        ("policies", {"breakers": {"x": {"fallback": {"upstream": "spare"}}}}),
+        ("policies", {"breakers": {"x": {"fallback": {"status": 200, "headers": {"A": 1}}}}}),
+        ("policies", {"breakers": {"x": {"failure_statuses": [500, "501", "502-504"]}}}),
+        ("policies", {"breakers": {"x": {"failure_statuses": [], "failure_rate": "7.5%"}}}),
+        ("policies", {"retries": {"x": {"on": ["timeout", 429, "503"], "methods": []}}}),
+        (
+            "gateway",
+            {
+                "upstreams": {
+                    "a": {
+                        "endpoints": ["http://a", "http://b"],
+                        "balance": "hash",
+                        "hash_key": ["header:X-Api-Key|ip"],
+                        "breaker": "x",
+                        "retry": None,
+                        "health_check": {"path": "/up?deep=1", "interval": "${EVERY:-5s}"},
+                    }
+                }
+            },
+        ),
+    ],
+)
+def test_every_form_that_loads_is_accepted(which: str, document: Any) -> None:
+    assert flaws(which, document) == []
+
+
 def test_editors_are_told_what_keys_are_for() -> None:
     def sections(node: Any) -> list[dict[str, Any]]:
         found = [node] if isinstance(node, dict) and "properties" in node else []
