@@ -204,13 +204,16 @@ class SharedCache(Protocol):
     async def renew(self, key: bytes, token: bytes, ttl: int) -> bool:
         """Holds it on; False where it is lost."""
 
-    async def release(self, key: bytes, token: bytes) -> None:
-        """Lets go of a lease that is still one's own, and wakes who waits for it: once what was
-        fetched is put, or it is known that it will not be."""
+    async def awaited(self, key: bytes, token: bytes, ttl: int) -> bool:
+        """Whether anybody has been refused this lease, which is still one's own; holds it on."""
 
-    async def released(self, key: bytes, timeout: float) -> bool:
-        """Waits until the lease of this key is let go, at most `timeout` seconds; False where that
-        was not heard. Look up again in any case."""
+    async def release(self, key: bytes, token: bytes, said: bytes = b"") -> None:
+        """Lets go of a lease that is still one's own, and wakes who waits for it: once what was
+        fetched is put, or it is known that it will not be. `said` is what they are told."""
+
+    async def released(self, key: bytes, timeout: float) -> bytes | None:
+        """Waits until the lease of this key is let go, at most `timeout` seconds: what was `said`,
+        None where that was not heard. Look up again in any case."""
 
     async def purge(self, purge: Purge) -> int:
         """Numbers a purge, keeps it for the longest retention, and tells every process. Its

@@ -22,7 +22,11 @@ routes:
   - {{name: things, match: {{path: "/{{rest:path}}"}}, upstream: origin, cache: things}}
 """
 CACHES = "caches: {things: {early_refresh: 0, lock_timeout: 8s, hit_for_miss: 20s}}\n"
-KEPT = {"private": "no-store", "brief": "max-age=1, stale-while-revalidate=600"}
+KEPT = {
+    "private": "no-store",
+    "brief": "max-age=1, stale-while-revalidate=600",
+    "error": "no-cache",
+}
 """Cache-Control by a target's first segment."""
 BLIND = 1.0
 """Seconds."""
@@ -138,6 +142,8 @@ class SlowOrigin:
                 self.seen[target if method == "GET" else f"{method} {target}"] += 1
                 await asyncio.sleep(self.delay)
                 await self._gate.wait()
+                if target.startswith("/broken"):
+                    return  # closes without an answer
                 writer.write(self._answer(target))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -149,7 +155,8 @@ class SlowOrigin:
     def _answer(self, target: str) -> bytes:
         body = self.body(target)
         kept = KEPT.get(target.split("/")[1], "max-age=600")
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nCache-Control: {kept}\r\n"
+        status = "503 Service Unavailable" if target.startswith("/error") else "200 OK"
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nCache-Control: {kept}\r\n"
         if target.startswith("/cookie"):
             head += "Vary: Cookie\r\n"
         head += f'Surrogate-Key: all {target.rsplit("/", 1)[-1]}\r\nETag: "{self.version}"\r\n'

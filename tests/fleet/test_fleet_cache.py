@@ -106,6 +106,88 @@ async def test_waiters_are_let_go_at_the_head(fleet: list[CacheGateway], slow: S
     assert slow.seen[target] >= len(shots) - len(fleet)
 
 
+async def waiting_everywhere(
+    fleet: list[CacheGateway], slow: SlowOrigin, target: str, each: int = 10
+) -> list[asyncio.Task[Shot]]:
+    """Clients of every gateway that wait for one fetch, in all processes by now."""
+    slow.hold()
+    asking = [asyncio.create_task(one.get(target)) for one in fleet for _ in range(each)]
+    await slow.asked(target, 1)
+    await until(lambda: waits(*fleet), "all of them wait")
+    return asking
+
+
+async def waits(*gateways: CacheGateway) -> bool:
+    """Whether each of them has a fetch on its way, or waits for another's."""
+    told = [(await one.ask("GET", "/status"))[1]["cache"]["in_flight"] for one in gateways]
+    return all(told)
+
+
+async def test_a_failure_is_everybody_s(fleet: list[CacheGateway], slow: SlowOrigin) -> None:
+    """Who waits for it elsewhere does not ask for another one, one process after the other."""
+    asking = await waiting_everywhere(fleet, slow, "/broken/one")
+    slow.release()
+    shots = await asyncio.gather(*asking)
+    assert {shot.status for shot in shots} == {502}
+    assert len({shot.get("x-request-id") for shot in shots}) == len(shots)
+    assert slow.seen["/broken/one"] == 1
+
+
+async def test_an_error_answer_holds_nobody_up(fleet: list[CacheGateway], slow: SlowOrigin) -> None:
+    """It is its client's alone; the others ask for themselves, all at once and not in turns."""
+    asking = await waiting_everywhere(fleet, slow, "/error/one", each=3)
+    slow.release()  # the first alone
+    slow.hold()
+    await slow.asked("/error/one", len(asking))
+    slow.release()
+    assert {shot.status for shot in await asyncio.gather(*asking)} == {503}
+
+
+async def test_a_fetch_that_others_wait_for_goes_on(
+    fleet: list[CacheGateway], slow: SlowOrigin
+) -> None:
+    """Its only client leaves, and those of other processes get what it brings."""
+    target = "/small/left"
+    slow.hold()
+    leaving = await Client.open(fleet[1].port)
+    asked = asyncio.create_task(leaving.get(target))
+    await slow.asked(target, 1)
+    waiting = [asyncio.create_task(one.get(target)) for one in fleet[2:] for _ in range(5)]
+    await until(lambda: waits(*fleet[2:]), "the others wait")
+    asked.cancel()
+    leaving.close()
+    # It has been noticed by when a later client has got an answer over the same process.
+    slow_target = "/small/after"
+    after = asyncio.create_task(fleet[1].get(slow_target))
+    await slow.asked(slow_target, 1)
+    slow.release()
+    assert (await after).status == 200
+    shots = await asyncio.gather(*waiting)
+    assert {(shot.status, shot.body) for shot in shots} == {(200, slow.body(target))}
+    assert slow.seen[target] == 1
+
+
+async def test_a_fetch_that_nobody_waits_for_is_given_up(
+    fleet: list[CacheGateway], slow: SlowOrigin
+) -> None:
+    target = "/small/forsaken"
+    slow.hold()
+    leaving = await Client.open(fleet[1].port)
+    asked = asyncio.create_task(leaving.get(target))
+    await slow.asked(target, 1)
+    asked.cancel()
+    leaving.close()
+
+    async def given_up() -> bool:
+        return not await waits(fleet[1])
+
+    await until(given_up, "it is given up")
+    coming = asyncio.create_task(fleet[2].get(target))
+    await slow.asked(target, 2)
+    slow.release()
+    assert (await coming).body == slow.body(target)
+
+
 async def test_the_holder_is_killed(fleet: list[CacheGateway], slow: SlowOrigin) -> None:
     target = "/small/killed"
     slow.hold()

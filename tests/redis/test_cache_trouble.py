@@ -20,7 +20,7 @@ async def everything(cache) -> list[object]:
     calls = [
         cache.lookup(KEY), cache.body(KEY, one), cache.put(KEY, one, HOUR), cache.drop(KEY, one),
         cache.mark(KEY, Mark((), "", 2**43)), cache.lease(KEY, 1000), cache.renew(KEY, b"t", 1000),
-        cache.release(KEY, b"t"), cache.purge(Purge(("a",))),
+        cache.awaited(KEY, b"t", 1000), cache.release(KEY, b"t"), cache.purge(Purge(("a",))),
     ]  # fmt: skip
     return [await outcome(call) for call in calls]
 
@@ -29,8 +29,8 @@ async def test_without_a_server_everything_fails_at_once(redis_servers):
     server = redis_servers.create()
     async with a_cache(server, up=False) as cache:
         began = time.monotonic()
-        assert await everything(cache) == ["down"] * 9
-        assert await cache.released(KEY, 60) is False
+        assert await everything(cache) == ["down"] * 10
+        assert await cache.released(KEY, 60) is None
         assert time.monotonic() - began < 1
         assert cache.status()["healthy"] is False
         await blocking(server.start)

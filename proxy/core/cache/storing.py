@@ -73,6 +73,11 @@ class NotStored(NamedTuple):
     authorization, cookie, set-cookie, no-cache, no-freshness or expired."""
     hit_for_miss: bool
 
+    @property
+    def marks(self) -> bool:
+        """Whether that is remembered, for all requests or for those with such credentials."""
+        return self.hit_for_miss or self.reason in ("authorization", "cookie")
+
 
 def judge(
     method: str,

@@ -73,7 +73,9 @@ def with_member(reply: Reply, lines: Lines, member: str) -> Reply:
 
 def copy_of(reply: Reply) -> Reply:
     """Another answer that says the same: one whose body is at hand."""
-    return Reply(reply.status, list(reply.fields), reply.body, length=reply.length)
+    copied = Reply(reply.status, list(reply.fields), reply.body, length=reply.length)
+    copied.trouble = reply.trouble
+    return copied
 
 
 def let_go(reply: Reply) -> None:

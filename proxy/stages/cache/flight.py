@@ -9,9 +9,10 @@ Rules:
   them, within what is buffered; nobody else can begin, and nothing is stored.
 - After `lock_timeout` those that wait stop waiting for this flight: one of them leads the next.
   What comes late is shared all the same.
-- A flight that nobody waits for or reads is given up, unless its answer is being stored.
+- A flight that nobody waits for or reads is given up, unless its answer is being stored or other
+  processes wait for it, which is only asked then.
 - Over the fleet it is fetched under a lease: whoever does not get it waits, and finds the answer in
-  the shared tier, is told not to wait, or goes on itself where the holder has failed or died.
+  the shared tier, is told what came of it, or goes on itself where the holder gave it up or died.
 - Interim answers (103) are the leader's alone, and end with its waiting.
 """
 
@@ -20,6 +21,7 @@ import logging
 from typing import Literal
 
 from proxy.core.cache.record import Stored
+from proxy.core.cache.reuse import ERROR_STATUSES
 from proxy.core.cache.storing import NotStored
 from proxy.core.fields import Fields, Lines
 from proxy.core.message import Reply, StreamCut
@@ -30,6 +32,7 @@ from proxy.stages.cache.fetch import Failed, Fetch, Outcome, Revalidated, Storab
 from proxy.stages.cache.look import Look
 from proxy.stages.cache.sharing import consult
 from proxy.stages.cache.tier import Lease, Tier, lease_id, shareable
+from proxy.stages.cache.told import LOOK, Told, read, told
 from proxy.store.memory.cache import Held
 from proxy.store.ports import Mark
 
@@ -51,6 +54,8 @@ class Flight:
         """What came of it; None while it is asked, and where it was refused or broke."""
         self.failure: Reply | None = None
         """Where there was no answer: what all who waited get, each a copy."""
+        self.error: int | None = None
+        """The status of an answer that what is stored may stand in for."""
         self.refusal: Reply | None = None
         """The 429 of a limit that only what goes upstream is charged."""
         self.waiting = 0
@@ -58,9 +63,11 @@ class Flight:
         self.held: Held | None = None
         """The answer, once it is complete and stored."""
         self.elsewhere = False
-        """Whether nothing was fetched, as the shared tier has the answer, or says that nobody
-        should wait for it."""
+        """Whether nothing was fetched here, as another process has the answer, or says what came
+        of asking for it."""
         self._lease: Lease | None = None
+        self._parting = False
+        """Whether other processes are being asked for: nobody is left here."""
         self._look = look
         self._caching = look.caching
         self._background = background
@@ -129,7 +136,7 @@ class Flight:
             self._buffer.end(cut=True)
             self._decide(self.word or "again")
             self._leave_register()
-            self._let_go_lease()
+            self._let_go_lease(told(self.outcome))
 
     async def _fly(self) -> None:
         look = self._look
@@ -148,8 +155,11 @@ class Flight:
             self.held = outcome.held
             self._decide("open" if outcome.kept else "alone")
         else:
-            if isinstance(outcome, Failed) and outcome.trouble == "disconnected":
-                self.failure = copy_of(outcome.reply)
+            if isinstance(outcome, Failed):
+                if outcome.reply.origin:
+                    self.error = outcome.reply.status
+                else:
+                    self.failure = copy_of(outcome.reply)
             self._decide("alone")
             if not self._led:
                 let_go(outcome.reply)
@@ -165,11 +175,11 @@ class Flight:
         while not caching.marks.apart(look.key, caching.clock()):
             ident = lease_id(*look.flight_id())
             lease = self._lease = await tier.lease(look.key, ident)
-            heard = False
+            said = None
             if lease is None:
                 if self._background:
                     return False
-                heard = await tier.released(ident, max(0.0, deadline - now()))
+                said = await tier.released(ident, max(0.0, deadline - now()))
             elif lease.token is None:
                 return True
             await consult(look, anew=True)
@@ -180,16 +190,28 @@ class Flight:
                 self.elsewhere = True
                 self._decide("alone")
                 return False
-            # Let go, and nothing there: it failed, its client left, or it was purged meanwhile.
-            given_up += heard and ident == lease_id(*look.flight_id())
+            if said is not None and ident == lease_id(*look.flight_id()):
+                if (other := read(said)) is not None:
+                    self._take_over(other)
+                    return False
+                given_up += 1  # nothing there: its client left, or it was purged meanwhile
             if lease is not None or given_up > 1 or now() >= deadline:
                 return True
         return True
 
-    def _let_go_lease(self) -> None:
+    def _take_over(self, other: Told) -> None:
+        """What came of another process's fetch is as good as if it were this one's."""
+        self.elsewhere = True
+        if other.failure is not None:
+            self.failure = other.failure
+        elif other.status in ERROR_STATUSES:
+            self.error = other.status
+        self._decide("alone")
+
+    def _let_go_lease(self, said: bytes = LOOK) -> None:
         lease, self._lease = self._lease, None
         if lease is not None and self._caching.tier is not None:
-            self._caching.tier.let_go(lease)
+            self._caching.tier.let_go(lease, said)
 
     async def _share(self, storable: Storable) -> None:
         reply, stored = storable
@@ -269,6 +291,22 @@ class Flight:
         """Gives up what nobody is there for."""
         if self._background or self.waiting or self._buffer.readers:
             return
-        if self.word == "" or self._buffer.outgrown:
-            self._leave_register()
-            self._task.cancel()
+        if self.word == "" and self._lease is not None and self._caching.tier is not None:
+            if not self._parting:
+                self._parting = True
+                self._caching.start(self._part(self._caching.tier, self._lease))
+        elif self.word == "" or self._buffer.outgrown:
+            self._give_up()
+
+    async def _part(self, tier: Tier, lease: Lease) -> None:
+        """Nobody is left here: goes on for those who wait elsewhere, if there are any."""
+        try:
+            self._background = await tier.awaited(lease)
+        finally:
+            self._parting = False
+        if not (self._background or self.waiting or self.word):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._leave_register()
+        self._task.cancel()

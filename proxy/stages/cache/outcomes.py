@@ -86,9 +86,9 @@ def spared(look: Look, flight: Flight) -> Reply | None:
     """For one that has waited for a failure: what is stored in its place, or the failure itself
     where there was no answer. None: it asks for itself."""
     if flight.failure is not None:
-        return look.in_trouble(copy_of(flight.failure), "disconnected")
-    if isinstance(flight.outcome, Failed):
-        return look.stand_in("error", flight.outcome.reply.status)
+        return look.in_trouble(copy_of(flight.failure), flight.failure.trouble)
+    if flight.error is not None:
+        return look.stand_in("error", flight.error)
     return None
 
 

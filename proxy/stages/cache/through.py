@@ -75,6 +75,8 @@ async def together(look: Look) -> Reply:
             mismatches += 1
             continue
         if word == "alone":
+            if flight.elsewhere:
+                look.find()  # there may be something to stand in
             return spared(look, flight) or await alone(look, collapsed=False)
         look.find()
         reply = look.served()
@@ -91,7 +93,7 @@ async def lead(look: Look) -> Reply:
     if flight.refusal is not None:
         return look.stand_in("error", None) or flight.refusal
     if flight.elsewhere:
-        return look.served() or await alone(look)
+        return look.served() or spared(look, flight) or await alone(look)
     if outcome is None:
         return problem("internal", "The gateway failed to fetch this.")
     if isinstance(outcome, Storable):

@@ -193,8 +193,16 @@ class Tier:
         lease.renewing = self._start(self._renew(ident, token))
         return lease
 
-    def let_go(self, lease: Lease) -> None:
-        """Gives the right back, once all is written that was to be written under the key."""
+    async def awaited(self, lease: Lease) -> bool:
+        """Whether other processes wait for what is fetched under this lease."""
+        token = lease.token
+        if token is None:
+            return False
+        return bool(await _or_none(self._shared.awaited(lease.ident, token, LEASE)))
+
+    def let_go(self, lease: Lease, said: bytes) -> None:
+        """Gives the right back, once all is written that was to be written under the key. `said`
+        is for those who wait (`told`)."""
         token = lease.token
         if token is None:
             return
@@ -203,7 +211,7 @@ class Tier:
             if lease.renewing is not None:
                 lease.renewing.cancel()
             try:
-                await self._shared.release(lease.ident, token)
+                await self._shared.release(lease.ident, token, said)
             finally:
                 self._leases -= 1
 

@@ -81,6 +81,7 @@ class RedisCache:
         self._leases = Leases(self._heads, self._names, clock)
         self.lease = self._leases.lease
         self.renew = self._leases.renew
+        self.awaited = self._leases.awaited
         self.release = self._leases.release
         self.released = self._leases.released
 

@@ -24,17 +24,20 @@ _RELEASE: Final = script("cache_release")
 
 UNHEARD: Final = 0.1
 """Seconds."""
+_AWAITED: Final = 2  # what cache_renew says of a lease that somebody waits for
+_KEY: Final = 16  # bytes of a key, which a message begins with
 _MOST: Final = 1024  # of those that were refused; more are looked through for such as never waited
 
 
 class _Refused:
     """A lease that another has."""
 
-    __slots__ = ("asking", "done", "heard", "until", "waiting")
+    __slots__ = ("asking", "done", "said", "until", "waiting")
 
     def __init__(self) -> None:
         self.done = asyncio.Event()
-        self.heard = False
+        self.said: bytes | None = None
+        """What was told when it was let go."""
         self.until = 0.0
         """When it ends, unless it is held on."""
         self.asking = 0
@@ -81,16 +84,21 @@ class Leases:
         """As the port says. Raises StoreError."""
         return bool(await self._road.run(_RENEW, (self._names.lease(key),), (token, ttl)))
 
-    async def release(self, key: bytes, token: bytes) -> None:
+    async def awaited(self, key: bytes, token: bytes, ttl: int) -> bool:
         """As the port says. Raises StoreError."""
-        args = (token, self._names.released, key)
+        held = await self._road.run(_RENEW, (self._names.lease(key),), (token, ttl))
+        return bool(held == _AWAITED)
+
+    async def release(self, key: bytes, token: bytes, said: bytes = b"") -> None:
+        """As the port says. Raises StoreError."""
+        args = (token, self._names.released, key + said)
         await self._road.run(_RELEASE, (self._names.lease(key),), args)
 
-    async def released(self, key: bytes, timeout: float) -> bool:
-        """As the port says; False, too, when the lease ends."""
+    async def released(self, key: bytes, timeout: float) -> bytes | None:
+        """As the port says; None, too, when the lease ends."""
         refused = self._refused.get(key)
         if refused is None:
-            return False
+            return None
         left = refused.until - self._clock()
         if not self._hearing:
             left = min(left, UNHEARD)
@@ -103,7 +111,7 @@ class Leases:
         finally:
             refused.waiting -= 1
             self._forget(key, refused)
-        return refused.heard
+        return refused.said
 
     async def close(self) -> None:
         self._wake_all()
@@ -112,10 +120,10 @@ class Leases:
         if self._background:
             await asyncio.wait(self._background)
 
-    def _hear(self, key: bytes) -> None:
-        refused = self._refused.get(key)
+    def _hear(self, message: bytes) -> None:
+        refused = self._refused.get(message[:_KEY])
         if refused is not None:
-            refused.heard = True
+            refused.said = message[_KEY:]
             refused.done.set()
 
     def _lost(self) -> None:
