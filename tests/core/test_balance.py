@@ -99,6 +99,13 @@ def test_round_robin_keeps_to_the_shares_of_whoever_is_usable(
             assert abs(picks[index] - turn * weights[index] / total) < 2.5
 
 
+def test_the_shares_of_a_long_outage_are_exact() -> None:
+    """5:3 of 10 is no whole number of parts, and a rounding adds up."""
+    chooser = RoundRobin([5, 3, 2])
+    picks = Counter(chooser.pick(IDLE, (0, 1), 0) for _ in range(8000))
+    assert abs(picks[0] - 5000) <= 1
+
+
 @pytest.mark.parametrize("before", range(22))
 def test_when_a_heavy_endpoint_goes_the_light_ones_take_turns_at_once(before: int) -> None:
     chooser = RoundRobin([20, 1, 1])

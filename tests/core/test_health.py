@@ -123,6 +123,12 @@ def test_the_tuple_is_the_same_until_something_changes() -> None:
     roster.connected(2)
     roster.trying(2, 1.0)
     assert roster.usable(1e9) is everyone
+    roster.failed(2, 100.0, 100.0)
+    left = roster.usable(100.0)
+    assert roster.usable(100.9) is left
+    roster.connected(2)
+    everyone = roster.usable(101.0)
+    assert roster.usable(101.0) is everyone
 
 
 def test_one_that_is_down_is_out_until_it_is_back() -> None:
