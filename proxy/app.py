@@ -18,7 +18,9 @@ from typing import Any, Final
 from proxy import __version__, logs
 from proxy.admin.app import AdminListeners
 from proxy.admin.breakers import STATES
-from proxy.admin.stored import described
+from proxy.admin.explain import routed
+from proxy.admin.question import Question
+from proxy.admin.stored import looked_up
 from proxy.edge.server import Front, Listener, open_given, open_listener, server_tls
 from proxy.handler import Flow
 from proxy.live import Live
@@ -158,9 +160,12 @@ class Gateway:
         assert self._caching is not None
         await self._caching.purge(purge)
 
-    async def stored_under(self, key: bytes) -> list[dict[str, Any]]:
-        caching = self._caching
-        return [] if caching is None else described(caching.memory.get(key), caching.clock())
+    async def looked_up(self, question: Question) -> dict[str, Any]:
+        caching, snapshot = self._caching, self._snapshot
+        ex = None if snapshot is None else routed(snapshot, question)
+        if ex is None or caching is None:
+            return {}
+        return await looked_up(ex, caching)
 
     def cache_status(self) -> dict[str, object]:
         return {} if self._caching is None else self._caching.status()

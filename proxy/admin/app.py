@@ -156,7 +156,7 @@ class _Calls:
         control = self._control
         return json_response(
             await explain(
-                snapshot, *question, control.limit_store, control.stored_under, control.breakers()
+                snapshot, question, control.limit_store, control.looked_up, control.breakers()
             )
         )
 

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+from proxy.admin.question import Question
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import Snapshot
 from proxy.store.ports import LimitStore, Purge
@@ -38,8 +39,9 @@ class Control(Protocol):
         """Purges stored answers, in every process; counted as so many selectors of a kind (one of
         `metrics.SELECTORS`). Raises StoreError where it is not certain that all will hear of it."""
 
-    async def stored_under(self, key: bytes) -> list[dict[str, Any]]:
-        """What a process has in memory under a cache key (`admin.stored.described`)."""
+    async def looked_up(self, question: Question) -> dict[str, Any]:
+        """What is stored for a request, and what its lookup would decide
+        (`admin.stored.looked_up`); {} where no process can say."""
 
     def cache_status(self) -> dict[str, object]:
         """How much is stored, and how the store for it is."""

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from proxy.admin.question import Question
 from proxy.admin.stored import text
 from proxy.core.cache.keys import primary
 from proxy.core.cache.tags import filled
@@ -32,42 +33,39 @@ from proxy.stages.upstream import outgoing
 from proxy.store.ports import LimitStore
 
 Headers = Sequence[tuple[str, str]]
-StoredUnder = Callable[[bytes], Awaitable[list[dict[str, Any]]]]
+LookedUp = Callable[[Question], Awaitable[dict[str, Any]]]
 
 
 async def explain(
     snapshot: Snapshot,
-    method: str,
-    target: str,
-    headers: Headers,
-    ip: str,
+    question: Question,
     store: LimitStore | None,
-    stored: StoredUnder | None = None,
+    looked_up: LookedUp | None = None,
     circuits: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """`{route, upstream_url, client_ip, limits, cache, breaker, idempotency}`, and `answer`
     where the gateway would answer itself.
 
-    Texts are wire text. `ip` is the peer's address, or "unix"; a trusted peer's chain is read. A
-    request without Host asks for localhost. Of an upstream with several endpoints the URL names
-    the first. Without a `store` the limits' `allowed` and `remaining` are None. `stored` tells
-    what is stored under a cache key, where a gateway runs: a further member of `cache`. `circuits`
-    are a running gateway's breakers; without them a breaker's state is None.
+    Texts are wire text. The question's `ip` is the peer's address, or "unix"; a trusted peer's
+    chain is read. A request without Host asks for localhost. Of an upstream with several endpoints
+    the URL names the first. Without a `store` the limits' `allowed` and `remaining` are None.
+    `looked_up` tells what is stored and what a lookup would decide, where a gateway runs: further
+    members of `cache`. `circuits` are a running gateway's breakers; without them a breaker's state
+    is None.
     """
     said: dict[str, Any] = {
         "route": None,
         "upstream_url": None,
-        "client_ip": ip,
+        "client_ip": question.ip,
         "limits": [],
         "cache": None,
         "breaker": None,
         "idempotency": None,
     }
     try:
-        head = _head(snapshot, method, target, headers)
+        ex = _exchange(snapshot, question)
     except HeadError as refused:
         return said | {"answer": _answer(problem(refused.problem, refused.detail))}
-    ex = _exchange(snapshot, head, ip)
     reply = identity.resolve(ex) or route.find(ex)
     said["client_ip"] = ex.client_ip
     if reply is not None:
@@ -76,21 +74,38 @@ async def explain(
     said["route"] = ex.route.name
     said["upstream_url"] = _url(ex.route.upstream.plan, outgoing(ex).target)
     said["limits"] = await _limits(ex, ex.route, store)
-    said["cache"] = await _cache(ex, ex.route, stored)
+    said["cache"] = _cache(ex, ex.route)
+    if said["cache"] is not None and looked_up is not None:
+        said["cache"] |= await looked_up(question)
     said["breaker"] = _breaker(ex.route.upstream, circuits)
     return said
 
 
-def _head(snapshot: Snapshot, method: str, target: str, headers: Headers) -> RequestHead:
-    lines = list(headers)
+def routed(snapshot: Snapshot, question: Question) -> Exchange | None:
+    """The request as a lookup in the cache gets it; None where it would not come so far."""
+    try:
+        ex = _exchange(snapshot, question)
+    except HeadError:
+        return None
+    if (identity.resolve(ex) or route.find(ex)) is not None or ex.route is None:
+        return None
+    return ex if _is_looked_up(ex, ex.route) else None
+
+
+def _head(snapshot: Snapshot, question: Question) -> RequestHead:
+    lines = list(question.headers)
     if not any(name.lower() == "host" for name, _ in lines):
         lines.insert(0, ("Host", "localhost"))
-    text = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{n}: {v}\r\n" for n, v in lines)
+    text = f"{question.method} {question.target} HTTP/1.1\r\n" + "".join(
+        f"{n}: {v}\r\n" for n, v in lines
+    )
     server = snapshot.server
     return parse_request_head(text.encode("latin-1"), server.max_headers, server.max_target_bytes)
 
 
-def _exchange(snapshot: Snapshot, head: RequestHead, ip: str) -> Exchange:
+def _exchange(snapshot: Snapshot, question: Question) -> Exchange:
+    """Raises HeadError."""
+    head = _head(snapshot, question)
     scheme = "http" if snapshot.server.tls is None else "https"
     return Exchange(
         snapshot,
@@ -100,7 +115,7 @@ def _exchange(snapshot: Snapshot, head: RequestHead, ip: str) -> Exchange:
         head.fields,
         authority=head.authority,
         scheme=scheme,
-        peer=ip,
+        peer=question.ip,
     )
 
 
@@ -146,21 +161,21 @@ def _limit(
     }
 
 
-async def _cache(
-    ex: Exchange, plan: RoutePlan, stored: StoredUnder | None
-) -> dict[str, Any] | None:
+def _is_looked_up(ex: Exchange, plan: RoutePlan) -> bool:
+    return plan.cache is not None and ex.method in ("GET", "HEAD")
+
+
+def _cache(ex: Exchange, plan: RoutePlan) -> dict[str, Any] | None:
     """Under what an answer is filed, and the tags that the policy gives it; the origin may give
     it more. None where the cache is not looked into."""
     cache = plan.cache
-    if cache is None or ex.method not in ("GET", "HEAD"):
+    if cache is None or not _is_looked_up(ex, plan):
         return None
-    key = primary(cache.key, plan.cache_space, ex)
-    said: dict[str, Any] = {
+    return {
         "name": cache.name,
-        "key": key.hex(),
+        "key": primary(cache.key, plan.cache_space, ex).hex(),
         "tags": [text(tag) for tag in filled(cache.tags, ex.captures)],
     }
-    return said if stored is None else said | {"stored": await stored(key)}
 
 
 def _breaker(there: Destination, circuits: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -227,7 +242,8 @@ def explain_command(
         print("\n".join(map(str, bad.problems)))
         return 2
     wire = [(_wire(name), _wire(value)) for name, value in headers]
-    said = asyncio.run(explain(snapshot, _wire(method), _wire(target), wire, ip, None))
+    question = Question(_wire(method), _wire(target), wire, ip)
+    said = asyncio.run(explain(snapshot, question, None))
     print(json.dumps(said, indent=2) if as_json else render(said))
     if said["route"] is None:
         print("explain: no route matches", file=sys.stderr)

@@ -4,6 +4,7 @@ Texts become wire text, that is UTF-8 with one character per byte, as a client w
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from proxy.admin.answers import Refusal
@@ -24,6 +25,12 @@ class Question(NamedTuple):
     target: str
     headers: list[tuple[str, str]]
     ip: str
+
+    @classmethod
+    def of(cls, told: Sequence[Any]) -> "Question":
+        """One that came as JSON from another process of this gateway."""
+        method, target, headers, ip = told
+        return cls(method, target, [(name, value) for name, value in headers], ip)
 
 
 def read_question(document: Any) -> Question:

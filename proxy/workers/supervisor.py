@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from proxy import __version__, logs
 from proxy.admin.app import AdminListeners
+from proxy.admin.question import Question
 from proxy.app import Counting, changed_bindings
 from proxy.core.message import Outgoing, Reply
 from proxy.metrics import Metrics
@@ -211,16 +212,19 @@ class Supervisor:
         counts = self._own.purges
         counts[selector] = counts.get(selector, 0) + number
 
-    async def stored_under(self, key: bytes) -> list[dict[str, Any]]:
+    async def looked_up(self, question: Question) -> dict[str, Any]:
+        """As the first worker says that has something stored, else as any says."""
+        said: dict[str, Any] = {}
         for post in self._posts:
             if post.ready:
                 try:
-                    stored = await post.ask("stored", FIGURES_SECONDS, key=key.hex())
+                    found = await post.ask("stored", FIGURES_SECONDS, question=question)
                 except (Lost, Refused, TimeoutError):
                     continue
-                if stored:
-                    return list(stored)
-        return []
+                said = said or found
+                if any(one["tier"] == "memory" for one in found.get("stored", ())):
+                    return dict(found)
+        return said
 
     # Staff: what the posts ask.
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy import logs
+from proxy.admin.question import Question
 from proxy.app import Gateway
 from proxy.loops import loop_factory
 from proxy.policy.load import Loaded, load
@@ -64,7 +65,7 @@ class Worker:
             case "force":
                 await gateway.force_breaker(order["upstream"], order["state"])
             case "stored":
-                return await gateway.stored_under(bytes.fromhex(order["key"]))
+                return await gateway.looked_up(Question.of(order["question"]))
             case "drain":
                 await self.stop()
                 return _figures(gateway)

@@ -6,13 +6,15 @@ from typing import Any
 
 from proxy.admin.breakers import STATES
 from proxy.admin.control import Control
-from proxy.admin.stored import described
+from proxy.admin.explain import routed
+from proxy.admin.question import Question
+from proxy.admin.stored import looked_up
 from proxy.core.message import Outgoing, Reply
 from proxy.live import label
 from proxy.metrics import Metrics
 from proxy.policy.compile import Live, load_snapshot
 from proxy.policy.snapshot import AdminPlan, Listen, Snapshot, UpstreamPlan
-from proxy.store.memory.cache import Shelf
+from proxy.stages.cache import Caching
 from proxy.store.memory.limits import MemoryLimits
 from proxy.store.ports import Charge, Purge, StoreError
 
@@ -76,7 +78,7 @@ class Gateway(Live):
         self.ready: tuple[bool, dict[str, object]] = (True, {"store": "memory"})
         self.reload_errors: list[str] = []
         self.reloads = 0
-        self.shelves: dict[bytes, Shelf] = {}
+        self.caching = Caching(self.metrics, 2**20, clock=lambda: self.now // 1000)
         self.purges: list[Purge] = []
         self.purge_trouble: StoreError | None = None
 
@@ -114,8 +116,10 @@ class Gateway(Live):
         self.purges.append(purge)
         self.metrics.purges[selector] = number
 
-    async def stored_under(self, key: bytes) -> list[dict[str, Any]]:
-        return described(self.shelves.get(key, ()), self.now // 1000)
+    async def looked_up(self, question: Question) -> dict[str, Any]:
+        assert self.config is not None
+        ex = routed(self.config, question)
+        return {} if ex is None else await looked_up(ex, self.caching)
 
     def cache_status(self) -> dict[str, object]:
         return {"entries": 7, "bytes": 4096}

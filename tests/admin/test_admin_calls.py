@@ -463,9 +463,12 @@ async def test_explain_answers_and_counts_nothing(admin: Client, gateway: Gatewa
 async def test_explain_tells_what_is_stored_but_not_what_it_says(
     admin: Client, gateway: Gateway
 ) -> None:
-    question = {"method": "GET", "target": "/users/7"}
+    question: dict[str, Any] = {"method": "GET", "target": "/users/7"}
     said = await (await admin.post("/explain", json=question)).json()
-    assert said["cache"]["stored"] == []
+    assert (said["cache"]["stored"], said["cache"]["decision"]) == (
+        [],
+        {"action": "fetch", "reason": "uri-miss", "hit_for_miss": False},
+    )
     now = gateway.now // 1000
     head = Fields([("Cache-Control", "max-age=60"), ("Vary", "X-Token"), ("X-Secret", "s3cret")])
     request = Fields([("X-Token", "t0ken")])
@@ -475,17 +478,30 @@ async def test_explain_tells_what_is_stored_but_not_what_it_says(
     assert isinstance(stored, Stored)
     stored.tags = ("user:7", "Ã©", "\0path:0")
     held = Held(stored, b"body", (), "/users/7", 0, stored.lines)
-    gateway.shelves[bytes.fromhex(said["cache"]["key"])] = (held,)
+    gateway.caching.adopt(bytes.fromhex(said["cache"]["key"]), held)
+    question["headers"] = [["X-Token", "t0ken"]]
     answer = await admin.post("/explain", json=question)
-    assert (await answer.json())["cache"]["stored"] == [
+    cache = (await answer.json())["cache"]
+    assert cache["stored"] == [
         {
+            "tier": "memory",
+            "selected": True,
+            "method": "GET",
             "status": 200,
             "vary": ["x-token"],
             "age_s": 5,
-            "fresh_s": 55,
+            "lifetime_s": 60,
+            "ttl_s": 55,
+            "stale_while_revalidate_s": 0,
+            "stale_if_error_s": 0,
+            "must_revalidate": False,
+            "no_cache": False,
+            "validators": [],
+            "purged": None,
             "bytes": held.size,
             "tags": ["user:7", "é"],
         }
     ]
+    assert cache["decision"] == {"action": "serve", "reason": "fresh", "tier": "memory"}
     assert "s3cret" not in await answer.text()
     assert "t0ken" not in await answer.text()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.admin.explain import explain, explain_command, render
+from proxy.admin.question import Question
 from proxy.cli import main
 from proxy.core.message import Outgoing, Reply
 from proxy.metrics import Metrics
@@ -101,10 +102,9 @@ def store() -> MemoryLimits:
 async def ask(
     snapshot: Snapshot, store: MemoryLimits | None, target: str = "/api/users/7?x=1", **facts: Any
 ) -> dict[str, Any]:
-    headers = facts.get("headers", [])
-    return await explain(
-        snapshot, facts.get("method", "GET"), target, headers, facts.get("ip", "192.0.2.1"), store
-    )
+    ip = facts.get("ip", "192.0.2.1")
+    question = Question(facts.get("method", "GET"), target, facts.get("headers", []), ip)
+    return await explain(snapshot, question, store)
 
 
 async def test_has_exactly_the_members_of_the_contract(

@@ -245,7 +245,8 @@ async def test_operators_see_why(start_site: StartSite) -> None:
     assert isinstance(cache, dict)
     assert (cache["name"], cache["tags"]) == ("x", ["thing:7"])
     (stored,) = cache["stored"]
-    assert (stored["status"], stored["tags"], stored["fresh_s"] >= 58) == (200, ["thing:7"], True)
+    assert (stored["status"], stored["tags"], stored["ttl_s"] >= 58) == (200, ["thing:7"], True)
+    assert cache["decision"] == {"action": "serve", "reason": "fresh", "tier": "memory"}
     async with await Wire.open(site.admin) as wire:
         status = (await wire.ask("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")).json()
     (told,) = status["caches"]  # type: ignore[misc]

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from caching_kit import CACHES, CacheGateway, SlowOrigin, told
@@ -296,6 +297,34 @@ async def test_purged_while_it_is_fetched(fleet: list[CacheGateway], slow: SlowO
     for gateway in fleet:
         assert (await gateway.get(target)).body == slow.body(target)
     assert slow.seen[target] == 2
+
+
+async def test_an_operator_sees_what_other_replicas_have_stored(
+    fleet: list[CacheGateway], slow: SlowOrigin
+) -> None:
+    target = "/large/seen"
+    question = {"method": "GET", "target": target, "headers": [["Host", "a"]]}
+
+    async def explained(gateway: CacheGateway) -> dict[str, Any]:
+        return dict((await asyncio.to_thread(gateway.post, "/explain", question))[1]["cache"])
+
+    async def shared() -> bool:
+        return bool((await explained(fleet[3]))["stored"])
+
+    await fleet[2].get(target)
+    await until(shared, "the answer is in the shared tier")
+    for gateway in (fleet[3], fleet[0]):  # the latter has workers
+        cache = await explained(gateway)
+        (stored,) = cache["stored"]
+        assert (stored["tier"], stored["bytes"]) == ("redis", len(slow.body(target)))
+        assert (stored["status"], stored["purged"], stored["selected"]) == (200, None, True)
+        assert cache["decision"] == {"action": "serve", "reason": "fresh", "tier": "redis"}
+    assert told(await fleet[3].get(target)).startswith("hit")
+    cache = await explained(fleet[3])
+    assert [one["tier"] for one in cache["stored"]] == ["memory", "redis"]
+    assert cache["decision"]["tier"] == "memory"
+    assert await fleet[2].purge(urls=[target]) == 200
+    assert (await explained(fleet[2]))["decision"]["reason"] == "uri-miss"
 
 
 async def test_a_restart_keeps_what_is_stored(fleet: list[CacheGateway], slow: SlowOrigin) -> None:

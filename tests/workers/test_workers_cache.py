@@ -44,5 +44,10 @@ async def test_a_purge_reaches_every_worker(start_fleet: StartFleet) -> None:
     cache = explained.json()["cache"]
     assert cache["tags"] == ["page:"]
     assert cache["stored"] == []  # another Host is another key
+    assert cache["decision"]["reason"] == "uri-miss"
+    question = '{"method": "GET", "target": "/", "headers": [["Host", "a"]]}'
+    cache = (await fleet.ask_admin("/explain", "POST", question)).json()["cache"]
+    assert [one["tier"] for one in cache["stored"]] == ["memory"]
+    assert cache["decision"] == {"action": "serve", "reason": "fresh", "tier": "memory"}
     purges = await fleet.samples("sluicegate_cache_purges_total")
     assert {s.labels["selector"]: s.value for s in purges if s.value} == {"tag": 2}

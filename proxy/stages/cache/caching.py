@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from proxy.core.cache.record import Stored
 from proxy.metrics import Metrics
 from proxy.stages.cache.marks import Marks
 from proxy.stages.cache.tier import Tier
@@ -23,6 +24,12 @@ FlightId = tuple[bytes, tuple[tuple[str, str | None], ...]]
 def wall_clock() -> int:
     """Now, in ms since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def softened(held: Held, now: int) -> Stored:
+    """What was purged softly, as lookups see it."""
+    age = held.stored.age(min(now, held.stale_at))
+    return replace(held.stored, lifetime=min(held.stored.lifetime, age))
 
 
 class Caching:
@@ -100,8 +107,7 @@ class Caching:
 
     def soften(self, key: bytes, held: Held, now: int) -> Held:
         """What was purged softly is stale since the purge, and serves as stale answers do."""
-        age = held.stored.age(min(now, held.stale_at))
-        stored = replace(held.stored, lifetime=min(held.stored.lifetime, age))
+        stored = softened(held, now)
         stale = Held(stored, held.body, held.tags, held.target, held.began, held.lines)
         stale.place, stale.softened = held.place, True
         self.memory.put(key, stale)
