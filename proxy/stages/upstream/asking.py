@@ -38,9 +38,11 @@ async def ask(ex: Exchange) -> Reply:
     """
     assert ex.route is not None
     there = ex.route.upstream
+    body = ex.body
     try:
         while True:
             request = outgoing(ex, there)
+            request.body = body
             retry = there.retry
             said = await (attempt(there, request) if retry is None else _attempts(there, request))
             if not isinstance(said, Refused):
@@ -48,6 +50,7 @@ async def ask(ex: Exchange) -> Reply:
             if there.fallback.other is None:
                 return refusal(said, there.fallback)
             there = there.fallback.other
+            body = request.body  # what has been read of it is kept there
     except UpstreamError as failed:
         log.warning("upstream %s: %s: %s", there.name, failed.reason, failed.detail)
         return failure(failed)
