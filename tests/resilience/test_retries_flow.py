@@ -1,0 +1,467 @@
+"""Retries through the whole flow: what is sent again, where to, how often and how soon; and what
+must never be sent twice."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from rawhttp import Cut, RawOrigin, Script, Seen, Wire, answering, echo, free_port, read_body
+from retries_kit import OK, Bench, head, in_turn, resets, silent, until, well
+
+BUSY: Final = answering(head("503 Busy", body=b"busy"))
+QUICK: Final = {"attempts": 3, "backoff": "4ms", "budget": "100%"}
+BODY: Final = os.urandom(10 * 1024)
+KEPT: Final = 64 * 1024
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with Bench(tmp_path) as bench:
+        yield bench
+
+
+def sized(body: bytes, method: str = "PUT") -> bytes:
+    """A request with this body and its length."""
+    return f"{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def chunked(body: bytes, method: str = "PUT") -> bytes:
+    """A request with this body in chunks."""
+    said = f"{method} / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    for start in range(0, len(body), 1000):
+        piece = body[start : start + 1000]
+        said += b"%x\r\n%b\r\n" % (len(piece), piece)
+    return said + b"0\r\n\r\n"
+
+
+# What is worth another try.
+
+
+@pytest.mark.parametrize(
+    ("reason", "first"),
+    [
+        ("reset", resets),
+        ("502", answering(head("502 Bad"))),
+        ("503", BUSY),
+        ("504", answering(head("504 Late", "Connection: close"))),
+    ],
+)
+async def test_a_failed_try_is_followed_by_one_at_another_endpoint(
+    bench: Bench, reason: str, first: Script
+) -> None:
+    bad, good = await bench.origin(first), await bench.origin()
+    gateway = await bench.gateway(bad, good, retry=QUICK)
+    answer = await gateway.ask()
+    assert (answer.status, answer.body) == (200, b"ok")
+    assert (len(bad.seen), len(good.seen)) == (1, 1)
+    assert await gateway.retries(reason) == 1
+
+
+async def test_an_endpoint_that_refuses_is_followed_by_another(bench: Bench) -> None:
+    good = await bench.origin()
+    gateway = await bench.gateway(free_port(), good, retry=QUICK)
+    assert (await gateway.ask()).status == 200
+    assert await gateway.retries("connect_error") == 1
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_timeout_is_a_reason_only_where_it_is_named(bench: Bench, named: bool) -> None:
+    late, good = await bench.origin(silent), await bench.origin()
+    on = ["connect_error", "reset", "timeout"] if named else ["connect_error", "reset", 504]
+    gateway = await bench.gateway(
+        late, good, upstream={"response_timeout": "60ms"}, retry=QUICK | {"on": on}
+    )
+    answer = await gateway.ask()
+    assert answer.status == (200 if named else 504)
+    assert (len(late.seen), len(good.seen)) == (1, int(named))
+    assert await gateway.retries("timeout") == int(named)
+
+
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        (answering(head("500 Broken", body=b"broken")), 500),
+        (answering(head("404 None")), 404),
+        (answering(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"), 502),
+    ],
+)
+async def test_what_is_not_named_is_passed_on(bench: Bench, first: Script, status: int) -> None:
+    bad, good = await bench.origin(first), await bench.origin()
+    gateway = await bench.gateway(bad, good, retry=QUICK)
+    assert (await gateway.ask()).status == status
+    assert good.seen == []
+
+
+async def test_without_retries_a_failure_is_passed_on(bench: Bench) -> None:
+    bad, good = await bench.origin(BUSY), await bench.origin()
+    gateway = await bench.gateway(bad, good)
+    assert (await gateway.ask()).status == 503
+    assert good.seen == []
+
+
+async def test_an_answer_that_breaks_off_is_not_asked_for_again(bench: Bench) -> None:
+    """Its head is out: the client must see the cut."""
+
+    async def cut(wire: Wire, seen: Seen) -> None:
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        raise Cut
+
+    bad, good = await bench.origin(cut), await bench.origin()
+    gateway = await bench.gateway(bad, good, retry=QUICK)
+    with pytest.raises((Cut, ConnectionError)):
+        await gateway.ask()
+    assert (len(bad.seen), len(good.seen)) == (1, 0)
+
+
+async def test_the_body_of_an_answer_that_is_not_passed_on_holds_nothing(bench: Bench) -> None:
+    """It is let go with its connection: its slot is the next try's."""
+
+    async def endless(wire: Wire, seen: Seen) -> None:
+        await wire.send(b"HTTP/1.1 503 Busy\r\nContent-Length: 1000000\r\n\r\nand so on")
+        await silent(wire, seen)
+
+    origin = await bench.origin(in_turn(endless, well))
+    gateway = await bench.gateway(origin, upstream={"max_connections": 1, "queue": 0}, retry=QUICK)
+    assert (await gateway.ask()).status == 200
+    await until(lambda: origin.open <= 1)
+
+
+# How often, and where to.
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+async def test_attempts_counts_all_tries(bench: Bench, attempts: int) -> None:
+    origin = await bench.origin(BUSY)
+    gateway = await bench.gateway(origin, retry=QUICK | {"attempts": attempts})
+    answer = await gateway.ask()
+    assert (answer.status, answer.body) == (503, b"busy")  # the origin's own
+    assert len(origin.seen) == attempts
+    assert await gateway.retries("503") == attempts - 1
+
+
+async def test_every_endpoint_is_tried_before_one_is_again(bench: Bench) -> None:
+    origins = [await bench.origin(BUSY) for _ in range(3)]
+    heavy = {"url": f"http://127.0.0.1:{origins[0].port}", "weight": 100}
+    gateway = await bench.gateway(heavy, *origins[1:], retry=QUICK)
+    for turn in range(1, 4):
+        await gateway.ask()
+        assert [len(origin.seen) for origin in origins] == [turn] * 3
+
+
+async def test_a_dead_upstream_gets_a_fifth_more_and_ten(bench: Bench) -> None:
+    origin = await bench.origin(BUSY)
+    gateway = await bench.gateway(origin, retry=QUICK | {"budget": "20%", "attempts": 10})
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):
+            group.create_task(_many(gateway.port, 20))
+    retries = await gateway.retries("503")
+    assert len(origin.seen) == 200 + retries
+    assert 45 <= retries <= 200 * 0.2 + 10
+
+
+async def _many(port: int, number: int) -> None:
+    async with await Wire.open(port) as client:
+        for _ in range(number):
+            answer = await client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (answer.status, answer.body) == (503, b"busy")
+
+
+async def test_a_budget_of_none_leaves_ten(bench: Bench) -> None:
+    origin = await bench.origin(BUSY)
+    gateway = await bench.gateway(origin, retry=QUICK | {"budget": "0%"})
+    await _many(gateway.port, 20)
+    assert len(origin.seen) == 20 + 10
+
+
+# How soon.
+
+
+async def test_the_upstreams_retry_after_is_waited_for(bench: Bench) -> None:
+    times: list[float] = []
+
+    async def busy(wire: Wire, seen: Seen) -> None:
+        times.append(time.monotonic())
+        await wire.send(head("503 Busy", "Retry-After: 1"))
+
+    async def better(wire: Wire, seen: Seen) -> None:
+        times.append(time.monotonic())
+        await wire.send(OK)
+
+    first, second = await bench.origin(busy), await bench.origin(better)
+    gateway = await bench.gateway(first, second, retry=QUICK | {"backoff_max": "2s"})
+    assert (await gateway.ask()).status == 200
+    assert 1.0 <= times[1] - times[0] < 1.5
+
+
+@pytest.mark.parametrize(
+    ("asked", "upstream"),
+    [
+        ("2", {}),
+        ("Fri, 31 Dec 2100 23:59:59 GMT", {}),
+        ("1", {"deadline": "900ms", "response_timeout": "800ms"}),
+    ],
+    ids=["longer than backoff_max", "a date", "longer than the time left"],
+)
+async def test_a_longer_retry_after_is_passed_on_at_once(
+    bench: Bench, asked: str, upstream: dict[str, Any]
+) -> None:
+    busy = answering(head("503 Busy", f"Retry-After: {asked}", body=b"later"))
+    first, second = await bench.origin(busy), await bench.origin()
+    gateway = await bench.gateway(
+        first, second, upstream=upstream, retry=QUICK | {"backoff_max": "1s"}
+    )
+    before = time.monotonic()
+    answer = await gateway.ask()
+    assert time.monotonic() - before < 0.7
+    assert (answer.status, answer.get("Retry-After"), answer.body) == (503, asked, b"later")
+    assert second.seen == []
+
+
+async def test_the_deadline_covers_every_try_and_the_waits_between(bench: Bench) -> None:
+    async def slow(wire: Wire, seen: Seen) -> None:
+        await asyncio.sleep(0.3)
+        await BUSY(wire, seen)
+
+    first, second = await bench.origin(slow), await bench.origin(silent)
+    gateway = await bench.gateway(
+        first, second, upstream={"deadline": "500ms", "response_timeout": "450ms"}, retry=QUICK
+    )
+    before = time.monotonic()
+    answer = await gateway.ask()
+    took = time.monotonic() - before
+    assert (answer.status, len(second.seen)) == (504, 1)
+    assert 0.45 <= took < 0.72  # the second try had 0.2 s left, not 0.45 s of its own
+
+
+async def test_the_client_leaving_ends_the_wait(bench: Bench) -> None:
+    busy = answering(head("503 Busy", "Retry-After: 20"))
+    origin = await bench.origin(busy)
+    gateway = await bench.gateway(
+        origin, upstream={"deadline": "60s"}, retry=QUICK | {"backoff_max": "30s"}
+    )
+    level = len(asyncio.all_tasks())
+    async with await Wire.open(gateway.port) as client:
+        await client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await until(lambda: origin.seen and not gateway.busy())  # it waits, and holds nothing
+        assert gateway.gateway.connections() == 1
+    await until(lambda: gateway.gateway.connections() == 0)
+    await until(lambda: len(asyncio.all_tasks()) <= level + 1)  # the origin keeps a connection
+    gone = {"route": "all", "method": "GET", "status": "499"}
+    assert await gateway.metric("sluicegate_requests_total", **gone) == 1
+    assert len(origin.seen) == 1
+
+
+# What must not be sent twice.
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_any_method_goes_on_where_no_byte_was_sent(bench: Bench, method: str) -> None:
+    good = await bench.origin(echo)
+    gateway = await bench.gateway(free_port(), good, retry=QUICK)
+    answer = await gateway.ask(sized(b"once", method))
+    assert (answer.status, answer.json()["body"]) == (200, "once")
+    assert len(good.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [(resets, 502), (BUSY, 503)],
+    ids=["reset", "503"],
+)
+@pytest.mark.parametrize("body", [b"", b"once"], ids=["bare", "with a body"])
+async def test_a_post_that_was_sent_is_not_sent_again(
+    bench: Bench, first: Script, status: int, body: bytes
+) -> None:
+    bad, good = await bench.origin(first), await bench.origin()
+    gateway = await bench.gateway(bad, good, retry=QUICK)
+    assert (await gateway.ask(sized(body, "POST"))).status == status
+    assert (len(bad.seen), len(good.seen)) == (1, 0)
+
+
+async def test_only_named_methods_are_sent_twice(bench: Bench) -> None:
+    bad, good = await bench.origin(BUSY), await bench.origin()
+    gateway = await bench.gateway(bad, good, retry=QUICK | {"methods": ["HEAD"]})
+    assert (await gateway.ask()).status == 503
+    assert good.seen == []
+    assert (await gateway.ask()).status == 200  # its turn; now the busy one is next
+    assert (await gateway.ask(method="HEAD")).status == 200
+    assert (len(bad.seen), len(good.seen)) == (2, 2)
+
+
+# Bodies.
+
+
+async def early(wire: Wire, seen: Seen) -> None:
+    """Answers 503 before it has read the body."""
+    await wire.exactly(1)
+    await wire.send(head("503 Busy", "Connection: close"))
+    raise Cut
+
+
+async def late(wire: Wire, seen: Seen) -> None:
+    """Answers 503 after it has read the body."""
+    await read_body(wire, seen)
+    await BUSY(wire, seen)
+
+
+async def midway(wire: Wire, seen: Seen) -> None:
+    """Resets the connection before it has read the body."""
+    await wire.exactly(1)
+    raise Cut
+
+
+@pytest.mark.parametrize("framed", [sized, chunked])
+@pytest.mark.parametrize("first", [early, late, midway])
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_a_body_is_sent_again_byte_for_byte(
+    bench: Bench, framed: Any, first: Script, pieces: int
+) -> None:
+    """In two pieces, the second one comes when the first try has failed (or is read by it)."""
+    bad, good = await bench.origin(first, read_body=False), await bench.origin()
+    gateway = await bench.gateway(bad, good, retry=QUICK)
+    request = framed(BODY)
+    async with await Wire.open(gateway.port) as client:
+        if pieces == 2:
+            await client.send(request[:6000])
+            await until(lambda: bad.seen and (first is late or not bad.open))
+            request = request[6000:]
+        assert (await client.ask(request, "PUT")).status == 200
+        # The connection is at a message boundary.
+        assert (await client.ask("OPTIONS / HTTP/1.1\r\nHost: a\r\n\r\n")).status == 200
+    assert good.seen[0].body == BODY
+    assert (good.seen[0].get("Content-Length") is None) == (framed is chunked)
+
+
+@pytest.mark.parametrize(("size", "again"), [(KEPT, True), (KEPT + 1, False), (1 << 20, False)])
+@pytest.mark.parametrize("framed", [sized, chunked])
+async def test_a_body_that_was_not_kept_is_not_sent_again(
+    bench: Bench, framed: Any, size: int, again: bool
+) -> None:
+    body = os.urandom(size)
+    bad, good = await bench.origin(BUSY), await bench.origin()
+    gateway = await bench.gateway(bad, good, retry=QUICK)
+    assert (await gateway.ask(framed(body))).status == (200 if again else 503)
+    assert bad.seen[0].body == body
+    assert [seen.body for seen in good.seen] == ([body] if again else [])
+
+
+async def test_a_body_that_breaks_off_is_nobodys_second_try(bench: Bench) -> None:
+    """The client left while it was being sent to the second endpoint."""
+    bad, good = await bench.origin(midway, read_body=False), await bench.origin()
+    gateway = await bench.gateway(bad, good, retry=QUICK)
+    async with await Wire.open(gateway.port) as client:
+        await client.send(sized(BODY)[:6000])
+        await until(lambda: good.seen)
+    await until(lambda: not good.open)
+    assert (len(bad.seen), len(good.seen), good.seen[0].body) == (1, 1, b"")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_expect_goes_on_with_the_second_try(bench: Bench, asked: bool) -> None:
+    """Whether or not the first endpoint had asked for the body, the client hears of it once."""
+
+    async def first(wire: Wire, seen: Seen) -> None:
+        if asked:
+            await wire.send("HTTP/1.1 100 Continue\r\n\r\n")
+            await read_body(wire, seen)
+        await wire.send(head("503 Busy", "Connection: close"))
+        raise Cut
+
+    async def second(wire: Wire, seen: Seen) -> None:
+        assert seen.get("Expect") == "100-continue"
+        await wire.send("HTTP/1.1 100 Continue\r\n\r\n")
+        seen.body = await read_body(wire, seen)
+        await wire.send(OK)
+
+    bad = await bench.origin(first, read_body=False)
+    good = await bench.origin(second, read_body=False)
+    gateway = await bench.gateway(bad, good, retry=QUICK)
+    request = sized(BODY).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n", 1)
+    async with await Wire.open(gateway.port) as client:
+        await client.send(request[: -len(BODY)])
+        assert (await client.read_answer()).status == 100
+        assert len(good.seen) == int(not asked)
+        await client.send(BODY)
+        answer = await client.read_answer()
+    assert (answer.status, good.seen[0].body) == (200, BODY)
+
+
+async def test_an_early_hint_of_a_failed_try_does_no_harm(bench: Bench) -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    bad, good = await bench.origin(answering(hint + head("503 Busy"))), await bench.origin()
+    gateway = await bench.gateway(bad, good, retry=QUICK)
+    async with await Wire.open(gateway.port) as client:
+        await client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await client.read_answer()).status == 103
+        assert (await client.read_answer()).status == 200
+
+
+# With the stages around it.
+
+
+async def test_a_limit_is_charged_once(bench: Bench) -> None:
+    origin = await bench.origin(in_turn(BUSY, BUSY, well))
+    gateway = await bench.gateway(
+        origin,
+        retry=QUICK,
+        route={"limits": ["few"]},
+        policies={"limits": {"few": {"rate": "10/h", "key": ["global"]}}},
+    )
+    answer = await gateway.ask()
+    assert (answer.status, len(origin.seen)) == (200, 3)
+    assert ";r=9;" in (answer.get("RateLimit") or "")
+
+
+async def test_the_cache_sees_one_fetch(bench: Bench) -> None:
+    fresh = answering(head("200 OK", "Cache-Control: max-age=60", body=b"fresh"))
+    stored = answering(head("503 Busy", "Cache-Control: max-age=60"))
+    bad, good = await bench.origin(stored), await bench.origin(fresh)
+    gateway = await bench.gateway(
+        bad,
+        good,
+        retry=QUICK,
+        route={"cache": "things"},
+        policies={"caches": {"things": {"early_refresh": 0}}},
+    )
+    answers = await asyncio.gather(*(gateway.ask() for _ in range(5)))
+    assert {(answer.status, answer.body) for answer in answers} == {(200, b"fresh")}
+    assert (len(bad.seen), len(good.seen)) == (1, 1)
+    assert "hit" in ((await gateway.ask()).get("Cache-Status") or "")
+    for outcome, number in {"miss": 1, "collapsed": 4, "hit": 1}.items():
+        labels = {"cache": "things", "outcome": outcome}
+        assert await gateway.metric("sluicegate_cache_requests_total", **labels) == number
+
+
+@pytest.mark.parametrize("framed", [sized, chunked])
+async def test_an_upstream_that_takes_over_gets_the_whole_body(bench: Bench, framed: Any) -> None:
+    """The first try has read of it before the breaker opened."""
+    bad, good = await bench.origin(BUSY), await bench.origin()
+    gateway = await bench.gateway(
+        bad,
+        upstream={"breaker": "fragile"},
+        retry=QUICK,
+        policies={
+            "breakers": {"fragile": {"consecutive_failures": 1, "fallback": {"upstream": "other"}}}
+        },
+        others={"other": {"endpoints": [f"http://127.0.0.1:{good.port}"]}},
+    )
+    assert (await gateway.ask(framed(BODY))).status == 200
+    assert (len(bad.seen), [seen.body for seen in good.seen]) == (1, [BODY])
+
+
+async def test_a_try_on_a_connection_that_was_closed_meanwhile_costs_nothing(
+    bench: Bench,
+) -> None:
+    """What was never written is sent on a new connection, without a retry, whatever it is."""
+    origin: RawOrigin = await bench.origin()
+    gateway = await bench.gateway(origin, retry=QUICK | {"attempts": 1})
+    assert (await gateway.ask()).status == 200
+    port = origin.port
+    await origin.stop()
+    again = await bench.origin(port=port)
+    assert (await gateway.ask(sized(b"x", "POST"))).status == 200
+    assert len(again.seen) == 1
