@@ -65,10 +65,17 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Relay":
-        self._listen()
+        await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listen()
+
+    async def stop(self) -> None:
         self._stop_listening()
         self._fill_no_more()
         for way in self._ways:
@@ -132,13 +139,13 @@ class Relay:
 
     def _accept_again(self, listener: socket.socket) -> None:
         listener.listen(1024)
-        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+        self._loop.add_reader(listener, self._accept, listener)
 
     def _accept_no_more(self) -> None:
         """The kernel's queue is made short, and filled: SYNs get no answer from then on."""
         listener = self._listener
         assert listener is not None
-        asyncio.get_running_loop().remove_reader(listener)
+        self._loop.remove_reader(listener)
         listener.listen(0)
         for _ in range(2):
             filler = socket.socket()
@@ -155,7 +162,7 @@ class Relay:
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
-            asyncio.get_running_loop().remove_reader(self._listener)
+            self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
 
@@ -165,7 +172,7 @@ class Relay:
         except OSError:  # whoever it was is gone
             return
         accepted.setblocking(False)
-        task = asyncio.get_running_loop().create_task(self._serve(accepted))
+        task = self._loop.create_task(self._serve(accepted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
