@@ -4,6 +4,7 @@ from proxy.core.keys import WhenRule
 from proxy.policy.checks.lists import refuse_repeats
 from proxy.policy.draft import Draft, Part
 from proxy.policy.models.limits import Cost, LimitSection, OverrideSection
+from proxy.policy.models.routes import RouteSection
 from proxy.policy.problem import dotted
 from proxy.policy.terms import Terms, terms_of
 
@@ -33,8 +34,17 @@ def check(draft: Draft) -> None:
 
 def _check_misses(draft: Draft, name: str, part: Part[LimitSection]) -> None:
     users = [route for route in draft.routes if name in route.section.limits]
-    if all(route.has("cache") and route.section.cache is None for route in users):
-        part.warn("is as good as request: no route that uses this limit has a cache", "charge")
+    if all(route.has("cache") and not _may_hit(route) for route in users):
+        message = "counts every request: none of this limit's routes can answer from a cache"
+        part.warn(f"{message}; give one a cache, or leave charge out", "charge")
+
+
+def _may_hit(route: Part[RouteSection]) -> bool:
+    """Whether some of its requests could be answered from a cache."""
+    if route.section.cache is None:
+        return False
+    methods = route.section.match.methods if route.has("match") else None
+    return not methods or not {"GET", "HEAD"}.isdisjoint(methods)
 
 
 def _check_key(part: Part[LimitSection]) -> None:
