@@ -4,6 +4,7 @@ holds, so that every test ends with the question whether all was given back."""
 import asyncio
 import json
 import re
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,51 @@ async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> N
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that in time"
         await asyncio.sleep(0.002)
+
+
+class Origin(RawOrigin):
+    """An origin on any address or unix socket, with TLS or without.
+
+    What asks for `/healthz` is answered by the script `health`, which a test may exchange at any
+    time, and is kept apart from `seen`, in `checks`.
+    """
+
+    def __init__(
+        self,
+        script: Script = well,
+        *,
+        read_body: bool = True,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        path: Path | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(script, read_body=read_body, port=port)
+        self.health: Script = well
+        self.checks: list[Seen] = []
+        self._answer = script
+        self.script = self._by_target
+        self._host = host
+        self._path = path
+        self._tls = tls
+
+    async def start(self, **options: object) -> "Origin":
+        if self._path is not None:
+            self.server = await asyncio.start_unix_server(self._serve, self._path)
+        else:
+            self.server = await asyncio.start_server(
+                self._serve, self._host, self.port, ssl=self._tls
+            )
+            self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def _by_target(self, wire: Wire, seen: Seen) -> None:
+        if "/healthz" in seen.target:
+            self.seen.remove(seen)
+            self.checks.append(seen)
+            await self.health(wire, seen)
+        else:
+            await self._answer(wire, seen)
 
 
 class Running:
@@ -128,7 +174,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._origins: list[RawOrigin] = []
+        self._origins: list[Origin] = []
         self._gateways: list[Running] = []
 
     async def __aenter__(self) -> "Bench":
@@ -158,14 +204,14 @@ class Bench:
         if error is None:
             await until(lambda: len(asyncio.all_tasks()) <= self._tasks)
 
-    async def origin(self, script: Script = well, **options: Any) -> RawOrigin:
-        origin = await RawOrigin(script, **options).start()
+    async def origin(self, script: Script = well, **options: Any) -> Origin:
+        origin = await Origin(script, **options).start()
         self._origins.append(origin)
         return origin
 
     async def gateway(
         self,
-        *endpoints: RawOrigin | int | str | dict[str, Any],
+        *endpoints: Origin | int | str | dict[str, Any],
         upstream: dict[str, Any] | None = None,
         retry: dict[str, Any] | None = None,
         route: dict[str, Any] | None = None,
@@ -209,7 +255,7 @@ class Bench:
         return running
 
 
-def _endpoint(endpoint: RawOrigin | int | str | dict[str, Any]) -> str | dict[str, Any]:
-    if isinstance(endpoint, RawOrigin):
+def _endpoint(endpoint: Origin | int | str | dict[str, Any]) -> str | dict[str, Any]:
+    if isinstance(endpoint, Origin):
         endpoint = endpoint.port
     return f"http://127.0.0.1:{endpoint}" if isinstance(endpoint, int) else endpoint

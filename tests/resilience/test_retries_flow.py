@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from rawhttp import Cut, RawOrigin, Script, Seen, Wire, answering, echo, free_port, read_body
+from rawhttp import Cut, Script, Seen, Wire, answering, echo, free_port, read_body
 from retries_kit import OK, Bench, head, in_turn, resets, silent, until, well
 
 BUSY: Final = answering(head("503 Busy", body=b"busy"))
@@ -457,7 +457,7 @@ async def test_a_try_on_a_connection_that_was_closed_meanwhile_costs_nothing(
     bench: Bench,
 ) -> None:
     """What was never written is sent on a new connection, without a retry, whatever it is."""
-    origin: RawOrigin = await bench.origin()
+    origin = await bench.origin()
     gateway = await bench.gateway(origin, retry=QUICK | {"attempts": 1})
     assert (await gateway.ask()).status == 200
     port = origin.port
