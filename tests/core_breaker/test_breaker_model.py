@@ -99,18 +99,40 @@ class Alike(RuleBasedStateMachine):
         """Any request, however old, and although it ended before."""
         self.both(request, *end)
 
-    @rule(back=st.integers(1, 4), end=ENDS)
-    def end_recent(self, back, end):
-        """A request of the running generation, where there is one."""
+    @rule(
+        back=st.integers(1, 4),
+        later=st.sampled_from([0.0, 0.0, 0.0, 1.0, 8.0, 30.0]),
+        end=ENDS,
+        breaks=st.booleans(),
+    )
+    def end_recent(self, back, later, end, breaks):
+        """A request of the running generation, where there is one; its body may break off. Time
+        passes here, so that nobody has looked between: looking must not be what drops a result."""
         running = [r for r in self.asked if r[1] is not None and r[1].epoch == self.model.epoch]
-        if running:
-            self.both(running[-min(back, len(running))], *end)
+        if not running:
+            return
+        request = running[-min(back, len(running))]
+        self.now += later
+        self.both(request, *end)
+        if end[0] == "good" and breaks:
+            self.both(request, "broke")
 
     @rule(ends=st.lists(ENDS, min_size=1, max_size=8))
     def burst(self, ends):
         """Requests that end at once."""
         for end in ends:
             self.both(self.ask(), *end)
+
+    @rule(asks=st.integers(1, 5))
+    def half_open(self, asks):
+        """Probes leave; where it is closed, another replica opened it first."""
+        if self.model.forced is None:
+            if self.model.state is CLOSED:
+                self.tell(OPEN, 8.0)
+            if self.model.state is OPEN:
+                self.now = max(self.now, self.model.until)
+        for _ in range(asks):
+            self.ask()
 
     # Time
 
@@ -144,8 +166,11 @@ class Alike(RuleBasedStateMachine):
             self.model.force(to)
             self.breaker.force(to, self.now)
         else:
-            self.model.told(to, self.now, for_)
-            self.breaker.told(to, self.now, for_)
+            self.tell(to, for_)
+
+    def tell(self, to, for_):
+        self.model.told(to, self.now, for_)
+        self.breaker.told(to, self.now, for_)
 
     # Always
 
