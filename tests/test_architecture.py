@@ -21,6 +21,7 @@ FLOORS = {
     "resources": 0,
     "loops": 0,
     "exchange": 1,
+    "buffer": 1,
     "metrics": 1,
     "logs": 1,
     "exposition": 2,

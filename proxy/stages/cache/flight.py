@@ -20,13 +20,13 @@ import asyncio
 import logging
 from typing import Literal
 
+from proxy.buffer import Buffer, BufferReader
 from proxy.core.cache.record import Stored
 from proxy.core.cache.reuse import ERROR_STATUSES
 from proxy.core.cache.storing import NotStored
 from proxy.core.fields import Fields, Lines
 from proxy.core.message import Reply, StreamCut
 from proxy.stages.cache.answers import copy_of, let_go
-from proxy.stages.cache.buffer import Buffer, BufferReader
 from proxy.stages.cache.caching import FlightId
 from proxy.stages.cache.fetch import Failed, Fetch, Outcome, Revalidated, Storable
 from proxy.stages.cache.look import Look

@@ -1,12 +1,12 @@
 """What a request gets of a fetch, its own or one that it has waited for."""
 
+from proxy.buffer import BufferReader, Recorder
 from proxy.core.cache import conditionals, reuse
 from proxy.core.cache.cache_status import forwarded
 from proxy.core.cache.record import Stored
 from proxy.core.fields import Fields, Lines
 from proxy.core.message import Reply
 from proxy.stages.cache.answers import copy_of, held_reply, let_go, shape, with_member
-from proxy.stages.cache.buffer import BufferReader, Recorder
 from proxy.stages.cache.fetch import Failed, Fetch, Outcome, Revalidated, Storable
 from proxy.stages.cache.flight import Flight
 from proxy.stages.cache.look import Look

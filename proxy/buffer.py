@@ -1,4 +1,4 @@
-"""A body on its way from one upstream to many readers, and from one to the cache."""
+"""A body on its way from one upstream to many readers, or to whoever keeps it."""
 
 import asyncio
 from collections import deque
