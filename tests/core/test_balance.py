@@ -96,7 +96,7 @@ def test_round_robin_keeps_to_the_shares_of_whoever_is_usable(
     for turn in range(1, 61):
         picks[chooser.pick(weights, usable, 0)] += 1
         for index in usable:
-            assert abs(picks[index] - turn * weights[index] / total) < 2.5
+            assert abs(picks[index] - turn * weights[index] / total) < 3
 
 
 def test_the_shares_of_a_long_outage_are_exact() -> None:
