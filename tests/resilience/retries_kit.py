@@ -83,7 +83,7 @@ class Origin(RawOrigin):
         super().__init__(script, read_body=read_body, port=port)
         self.health: Script = well
         self.checks: list[Seen] = []
-        self._answer = script
+        self.answer = script
         self.script = self._by_target
         self._host = host
         self._path = path
@@ -105,7 +105,7 @@ class Origin(RawOrigin):
             self.checks.append(seen)
             await self.health(wire, seen)
         else:
-            await self._answer(wire, seen)
+            await self.answer(wire, seen)
 
 
 class Running:
