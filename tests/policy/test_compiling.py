@@ -106,7 +106,7 @@ def test_the_server_and_admin_plans(tmp_path: Path) -> None:
 
 
 def test_the_upstream_plan(tmp_path: Path) -> None:
-    plan = snapshot(tmp_path).upstreams["users"]
+    plan = snapshot(tmp_path).upstreams["users"].plan
     assert plan.endpoints == (
         Endpoint("http", "one", 9001, "/base"),
         Endpoint("https", "two", 443, "", weight=3),
@@ -134,7 +134,7 @@ def test_routes_are_found_and_bound(tmp_path: Path) -> None:
     assert route.request_headers.set == (("X-Env", "Ã©"),)
     assert route.request_headers.remove == {"x-debug"}
     assert route.response_headers is None
-    assert route.host_header == "upstream"
+    assert route.upstream is compiled.upstreams["users"]
     other = compiled.table.find("GET", "a.example.com", segments, Fields())
     assert isinstance(other, Match)
     assert other.item.name == "rest"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from yaml_kit import errors, loaded, warnings, write
 
+from proxy.policy.compile import config_hash
 from proxy.policy.models.breakers import FallbackSection
 
 TWO = 'endpoints: ["http://a", "http://b"]'
@@ -99,6 +100,25 @@ def test_replicas_tell_each_other_through_redis(tmp_path: Path) -> None:
     write(tmp_path, "policies.yaml", "breakers: {x: {shared: true}}\n")
     found = loaded(tmp_path, gateway("breaker: x", store="{url: 'redis://h'}"))
     assert found.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("breaker", "retry", "same"),
+    [
+        ('{window: 10s, failure_statuses: [500, "502-504"]}', "{on: [reset, 503]}", True),
+        ('{failure_statuses: [500, "502-503"]}', "{on: [reset, 503]}", False),
+        ("{fallback: {body: later}}", "{on: [reset, 503]}", False),
+        ("{}", "{on: [reset, 502]}", False),
+    ],
+)
+def test_the_hash_is_of_breakers_and_retries_too(
+    breaker: str, retry: str, same: bool, tmp_path: Path
+) -> None:
+    def hash_of(breaker: str, retry: str) -> str:
+        write(tmp_path, "policies.yaml", f"breakers: {{x: {breaker}}}\nretries: {{y: {retry}}}\n")
+        return config_hash(loaded(tmp_path, gateway("breaker: x, retry: y")).draft)
+
+    assert (hash_of(breaker, retry) == hash_of("{}", "{on: [reset, 503]}")) is same
 
 
 # Fallbacks to other upstreams
