@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Final
 
 from proxy.core.breaker import Breaker, Permit, Refused
-from proxy.core.message import Outgoing, Reply, ReplyStream, StreamCut, UpstreamError
+from proxy.core.message import BodyError, Outgoing, Reply, ReplyStream, StreamCut, UpstreamError
 from proxy.policy.snapshot import Destination
 
 _OURS: Final = frozenset(("queue_full", "queue_timeout", "no_endpoint"))
@@ -39,7 +39,9 @@ async def attempt(there: Destination, request: Outgoing) -> Reply | Refused:
     if reply.status in breaker.terms.failure_statuses:
         breaker.failed(permit, monotonic(), f"status {reply.status}")
     else:
-        breaker.succeeded(permit, monotonic(), None if _takes_its_time(reply) else reply.took)
+        slow = reply.took > breaker.terms.slow_after
+        took = None if slow and _takes_its_time(reply) else reply.took
+        breaker.succeeded(permit, monotonic(), took)
     if reply.stream is not None:
         reply.stream = _Watched(reply.stream, breaker, permit)
     return reply
@@ -47,9 +49,7 @@ async def attempt(there: Destination, request: Outgoing) -> Reply | Refused:
 
 def _takes_its_time(reply: Reply) -> bool:
     """Whether the time to the head says nothing about how fast the upstream is."""
-    if reply.status == 101:
-        return True
-    return reply.stream is not None and any(
+    return reply.status == 101 or any(
         name.lower() == "content-type" and value.lower().startswith("text/event-stream")
         for name, value in reply.fields
     )
@@ -68,8 +68,10 @@ class _Watched:
     async def read(self) -> bytes:
         try:
             return await self._stream.read()
-        except StreamCut:
-            self._breaker.broke(self._permit, monotonic())
+        except StreamCut as cut:
+            # Not where the request's own body failed beside its answer.
+            if not isinstance(cut.__cause__, BodyError):
+                self._breaker.broke(self._permit, monotonic())
             raise
 
     def close(self) -> None:
