@@ -65,17 +65,11 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Relay":
-        await self.start()
+        self._loop = asyncio.get_running_loop()
+        self._listen()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._listen()
-
-    async def stop(self) -> None:
         self._stop_listening()
         self._fill_no_more()
         for way in self._ways:

@@ -14,13 +14,15 @@ UPLOAD: Final = b"0123456789abcdef" * (LARGE // 16)
 DOWNLOAD: Final = UPLOAD[::-1]
 PATIENCE: Final = 3.0
 """Seconds that anything may take at most. Every timeout in the policy is far shorter."""
+SHED: Final = "503 temporary-reduced-capacity"
+"""A limit that cannot be counted, and says `deny`."""
 QUIET: Final = 0.6
 """Seconds after which a tunnel that says nothing is left."""
 
 
 async def outcome(port: int, target: str, kind: str, *, limited: bool = False) -> str:
     """One request, on a connection of its own. `kind` is what the origin does, `limited` whether
-    every answer has to have a RateLimit field.
+    the answer has to tell what is left of a limit.
 
     `ok` and `stale` (a stored answer stands in); the status and the problem's type; `cut`, where
     an answer began and did not end; `open`, where a tunnel gave neither an echo nor an end; and
@@ -35,9 +37,9 @@ async def outcome(port: int, target: str, kind: str, *, limited: bool = False) -
         return "hang"
     except Cut as cut:
         return str(cut)
-    if limited and answer.get("RateLimit") is None:
-        return f"{answer.status} without RateLimit"
-    return _judge(answer, kind)
+    said = _judge(answer, kind)
+    wanted = "Retry-After" if said == SHED else "RateLimit"  # what was not counted tells no count
+    return f"{said} without {wanted}" if limited and answer.get(wanted) is None else said
 
 
 def _judge(answer: Answer, kind: str) -> str:

@@ -7,6 +7,7 @@ the row runs, but for those of the last rows, which strike one connection of eac
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -107,24 +108,20 @@ class World:
         self._folder = folder
         self._origin = Origin()
 
-    async def start(self) -> None:
+    async def start(self, stack: AsyncExitStack) -> None:
+        """What is started is stopped by the stack."""
         await self._origin.start()
+        stack.push_async_callback(self._origin.stop)
         stores = {"memory": "memory://", "redis": self.redis.url}
         for store, features in (("memory", MEMORY), ("redis", REDIS)):
             relays = self.relays[store]
             for feature in features:
-                relays[feature] = Relay(self._origin.port, free_port())
-                await relays[feature].start()
+                relay = relays[feature] = Relay(self._origin.port, free_port())
+                await stack.enter_async_context(relay)
             ports = {feature: relay.port for feature, relay in relays.items()}
-            self.gateways[store] = Gateway(self._folder / store, ports, stores[store])
+            gateway = self.gateways[store] = Gateway(self._folder / store, ports, stores[store])
+            stack.push_async_callback(gateway.stop)
         await asyncio.gather(*(gateway.start() for gateway in self.gateways.values()))
-
-    async def stop(self) -> None:
-        for gateway in self.gateways.values():
-            await gateway.stop()
-        for relay in self.all_relays():
-            await relay.stop()
-        await self._origin.stop()
 
     def all_relays(self) -> list[Relay]:
         return [relay for relays in self.relays.values() for relay in relays.values()]
@@ -165,13 +162,11 @@ class World:
 async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     folder = tmp_path_factory.mktemp("faults")
     servers = RedisServers(folder)
-    world = World(folder, await asyncio.to_thread(servers.start))
-    try:
-        await world.start()
+    async with AsyncExitStack() as stack:
+        stack.callback(servers.stop)
+        world = World(folder, await asyncio.to_thread(servers.start))
+        await world.start(stack)
         yield world
-    finally:
-        await world.stop()
-        servers.stop()
 
 
 @pytest.fixture
