@@ -72,12 +72,10 @@ class Exchange:
         self.path, mark, query = target.partition("?")
         self.query: str | None = query if mark else None
         """Raw; None without a "?" (an empty query is "")."""
-        self.version = version  # 10 or 11
-        self.fields = fields
+        self.version, self.fields = version, fields  # 10 or 11
         self.authority = authority
         """The Host as received (or absolute-form's authority): what is preserved upstream."""
-        self.scheme = scheme
-        self.peer = peer
+        self.scheme, self.peer = scheme, peer
         """The connection's peer: an IP address as text, or "unix"."""
         self.body = body
         self.expect_continue = expect_continue
@@ -109,7 +107,5 @@ class Exchange:
         self.denied: tuple[str, ...] = ()
         self.shadow_denied: tuple[str, ...] = ()
         """Names of the limits that refused this request; of the shadow limits that would have."""
-
-        # Have we seen it: set by stages.idempotency, told by the upstream client.
         self.claim: Announced | None = None
-        """The claim on an idempotency key, under which this request goes upstream."""
+        """Have we seen it: the claim under which it goes upstream (stages.idempotency)."""

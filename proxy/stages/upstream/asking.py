@@ -18,10 +18,11 @@ from proxy.core.breaker import Refused
 from proxy.core.fields import Fields
 from proxy.core.headers import forward_response_lines
 from proxy.core.message import BodyError, Outgoing, Reply, UpstreamError
-from proxy.core.retries import IDEMPOTENT, Failure, Stop, decide, retry_after
+from proxy.core.problems import body_problem
+from proxy.core.retries import Failure, Stop, decide, retry_after
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import Destination
-from proxy.stages.upstream.answers import body_failure, failure, refusal
+from proxy.stages.upstream.answers import failure, refusal
 from proxy.stages.upstream.circuit import attempt
 from proxy.stages.upstream.outgoing import KeptBody, outgoing
 
@@ -55,7 +56,7 @@ async def ask(ex: Exchange) -> Reply:
         log.warning("upstream %s: %s: %s", there.name, failed.reason, failed.detail)
         return failure(failed)
     except BodyError as failed:
-        return body_failure(failed)
+        return body_problem(failed)
     said.fields = forward_response_lines(said.fields)
     return said
 
@@ -66,7 +67,7 @@ async def _attempts(there: Destination, request: Outgoing) -> Reply | Refused:
     assert retry is not None
     kept: KeptBody | None = None
     method = request.method
-    if request.body is not None and method in retry.terms.methods and method in IDEMPOTENT:
+    if request.body is not None and retry.terms.sends_again(method):
         kept = request.body = KeptBody(request.body)
     began = monotonic()
     retry.budget.request(began)
@@ -84,8 +85,7 @@ async def _attempts(there: Destination, request: Outgoing) -> Reply | Refused:
                 return said
             reply = said
             asked = Fields(said.fields).get("retry-after")
-            wait = None if asked is None else retry_after(asked, time.time())
-            what = Failure(str(said.status), True, wait)
+            what = Failure(str(said.status), True, retry_after(asked, time.time()))
         left = there.plan.deadline - (monotonic() - began)
         verdict = decide(
             retry.terms,
