@@ -223,6 +223,8 @@ class World(Live):
             self.next_tick(), self.now,
         )  # fmt: skip
         self.sent.append(sent)
+        if request.announced is not None:
+            request.announced.written = True
         if self.gates is not None:
             gate = asyncio.Event()
             self.gates.append(gate)
@@ -361,7 +363,8 @@ class World(Live):
 
     def _written(self, got: Got) -> None:
         for sent in self.sent:
-            if sent.rid == got.rid and 200 <= sent.status < 400 and got.ask.method != "OPTIONS":
+            done = sent.failed or 200 <= sent.status < 400  # who knows, and yes
+            if sent.rid == got.rid and done and got.ask.method != "OPTIONS":
                 self.writes.append((sent.answered, got.answered, got.ask.target))
 
     def _request_lines(self, ask: Ask) -> Lines:

@@ -59,6 +59,50 @@ async def test_a_write_that_fails_leaves_it(cached: Cached, origin: Origin, stat
     assert await hits(cached, "/a")
 
 
+async def test_a_write_whose_client_left_may_have_been_done(
+    start_cached: StartCached, origin: Origin
+) -> None:
+    cached = await start_cached(tags=["path:{path.rest}"], route={"invalidate": ["path:b"]})
+    await fill(cached, "/a", "/b", "/c")
+    origin.hold()
+    async with await cached.open() as wire:
+        await wire.send(request(method="DELETE"))
+        await until(lambda: origin.asked(method="DELETE") == 1)
+        assert len(cached.caching.memory) == 3
+    in_flight = cached.gateway.metrics.upstream("origin")
+    await until(lambda: in_flight.in_flight == 0)
+    origin.release()
+    await cached.quiet()
+    assert [await hits(cached, target) for target in ("/a", "/b", "/c")] == [False, False, True]
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 2", b"nonsense\r\n\r\n"])
+async def test_a_write_without_an_answer_may_have_been_done(
+    cached: Cached, origin: Origin, said: bytes
+) -> None:
+    await fill(cached, "/a", "/b")
+
+    async def breaking_off(wire: Wire, seen: Seen) -> None:
+        if seen.method == "GET":
+            await wire.send(respond("new", MAX_AGE))
+            return
+        await wire.send(said)
+        await wire.close()
+
+    origin.answers["/a"] = breaking_off
+    lines = ("Content-Length: 0",)
+    assert (await cached.ask("/a", *lines, method="POST")).status == 502
+    assert (await cached.ask()).body == b"new"
+    assert await hits(cached, "/b")
+
+
+async def test_a_write_that_was_never_sent_leaves_it(cached: Cached, origin: Origin) -> None:
+    await fill(cached, "/a")
+    await origin.raw.stop()
+    assert (await cached.ask(method="POST")).status == 502
+    assert await hits(cached, "/a")
+
+
 async def test_location_of_this_origin_is_void_too(cached: Cached, origin: Origin) -> None:
     await fill(cached, "/a", "/b", "/c")
     lines = ("Location", "/b"), ("Content-Location", "http://other.test/c")

@@ -182,7 +182,7 @@ async def test_a_fetch_that_nobody_waits_for_is_given_up(
     async def given_up() -> bool:
         return not await waits(fleet[1])
 
-    await until(given_up, "it is given up")
+    await until(given_up, "it is given up", 3)
     coming = asyncio.create_task(fleet[2].get(target))
     await slow.asked(target, 2)
     slow.release()

@@ -6,7 +6,14 @@ Rules:
   and the tags of the route's `invalidate`; whatever route stored them, and whether or not this
   route has a cache. What is being fetched at that moment is void too.
 - It is void before the client sees the answer: who has written reads what was written.
+- Where an unsafe request was sent, and nobody knows what became of it (its client left, or the
+  upstream closed, was too slow or answered no HTTP), it may have been executed: its URL and the
+  route's tags are void as after a success. What was never sent, or was answered with an error,
+  changes nothing.
+- A client that leaves does not take the invalidation along.
 """
+
+import asyncio
 
 from proxy.core.cache import invalidation, tags
 from proxy.core.cache.cache_status import Forwarding, forwarded
@@ -31,15 +38,12 @@ async def pass_by(
         refusal = await charge(ex)
         if refusal is not None:
             return refusal
-    reply = await ask(ex)
+    if ex.snapshot.caches and ex.method not in invalidation.SAFE:
+        reply = await _changing(ex, ask, caching)
+    else:
+        reply = await ask(ex)
     if not reply.origin:
         return reply
-    if ex.snapshot.caches and invalidation.invalidates(ex.method, reply.status):
-        try:
-            await invalidate(ex, reply, caching)
-        except BaseException:  # the client left meanwhile
-            let_go(reply)
-            raise
     if plan is not None:
         lines = shown_lines(reply.fields, expose_tags=plan.expose_tags)
         reply = with_member(reply, lines, forwarded(why))
@@ -55,10 +59,52 @@ def _reason(ex: Exchange) -> str:
     return "condition" if ex.upgrade is None else "upgrade"
 
 
-async def invalidate(ex: Exchange, reply: Reply, caching: Caching) -> None:
-    """Makes void what this answer to an unsafe request says has changed."""
+class _Sent:
+    """Notes whether a request went out at all; an Announced that tells nobody."""
+
+    __slots__ = ("written",)
+
+    def __init__(self) -> None:
+        self.written = False
+
+    async def announce(self) -> None:
+        return
+
+
+async def _changing(ex: Exchange, ask: Ask, caching: Caching) -> Reply:
+    """The upstream's answer to an unsafe request, once what it has changed is void."""
+    claim = ex.claim
+    sent = ex.claim = _Sent() if claim is None else claim
+    try:
+        reply = await ask(ex)
+    except BaseException:  # the client left, mostly
+        if sent.written:
+            caching.start(caching.invalidate(_changed(ex, 200, Fields([]))))
+        raise
+    finally:
+        ex.claim = claim
+    if reply.origin:
+        if not invalidation.invalidates(ex.method, reply.status):
+            return reply
+        purge = _changed(ex, reply.status, Fields(reply.fields))
+    elif sent.written:
+        purge = _changed(ex, 200, Fields([]))
+    else:
+        return reply
+    try:
+        if caching.tier is None:
+            await caching.invalidate(purge)
+        else:
+            await asyncio.shield(caching.start(caching.invalidate(purge)))
+    except BaseException:  # the client left meanwhile
+        let_go(reply)
+        raise
+    return reply
+
+
+def _changed(ex: Exchange, status: int, fields: Fields) -> Purge:
+    """What an answer like this to an unsafe request says has changed."""
     assert ex.route is not None
-    found = invalidation.targets(ex, reply.status, Fields(reply.fields))
-    names = found.tags(ex.snapshot.cache_rules)
+    names = invalidation.targets(ex, status, fields).tags(ex.snapshot.cache_rules)
     names += tags.filled(ex.route.invalidate, ex.captures)
-    await caching.invalidate(Purge(tuple(dict.fromkeys(names))))
+    return Purge(tuple(dict.fromkeys(names)))
