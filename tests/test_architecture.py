@@ -33,6 +33,7 @@ FLOORS = {
     "admin": 6,
     "demo": 7,
     "live": 7,
+    "stores": 7,
     "app": 8,
     "workers": 9,
     "process": 10,

@@ -20,7 +20,7 @@ from typing import Any, Final
 from proxy import __version__, logs
 from proxy.admin.app import AdminListeners
 from proxy.admin.question import Question
-from proxy.app import Counting, changed_bindings
+from proxy.app import changed_bindings
 from proxy.core.message import Outgoing, Reply
 from proxy.metrics import Metrics
 from proxy.policy.compile import Live, compile_snapshot
@@ -30,6 +30,7 @@ from proxy.policy.reload import Watcher
 from proxy.policy.snapshot import Snapshot, UpstreamPlan
 from proxy.policy.sources import KeptSources
 from proxy.store.ports import LimitStore, Purge, StoreError
+from proxy.stores import Counting
 from proxy.workers.breakers import ForcedBreakers, worst
 from proxy.workers.channel import Lost, Refused
 from proxy.workers.limits import FleetLimits

@@ -38,10 +38,10 @@ async def attempt(there: Destination, request: Outgoing) -> Reply | Refused:
         raise
     if reply.status in breaker.terms.failure_statuses:
         breaker.failed(permit, monotonic(), f"status {reply.status}")
-    else:
-        slow = reply.took > breaker.terms.slow_after
-        took = None if slow and _takes_its_time(reply) else reply.took
-        breaker.succeeded(permit, monotonic(), took)
+        return reply  # its body breaking off would be the same failure once more
+    slow = reply.took > breaker.terms.slow_after
+    took = None if slow and _takes_its_time(reply) else reply.took
+    breaker.succeeded(permit, monotonic(), took)
     if reply.stream is not None:
         reply.stream = _Watched(reply.stream, breaker, permit)
     return reply

@@ -1,0 +1,83 @@
+"""Which stores this process uses, by what the YAML names: where it counts, and where it records."""
+
+import time
+from typing import Final
+
+from proxy.metrics import Metrics
+from proxy.policy.snapshot import Snapshot, StorePlan
+from proxy.store.breaker import IN_A_ROW, Breaker
+from proxy.store.guard import GuardedLimits
+from proxy.store.memory.limits import MemoryLimits
+from proxy.store.ports import LimitStore
+from proxy.store.redis.limits import RedisLimits
+from proxy.store.redis.road import open_road
+from proxy.store.redis.road_port import Road
+
+CONNECT_PATIENCE: Final = 1.0
+"""Seconds for a store before the port opens."""
+_CLUSTER_IN_A_ROW: Final = 3 * IN_A_ROW  # one dead node fails its keys, not the store
+
+
+class Counting:
+    """Where this process counts: in itself, or in the store that the YAML names."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._local = MemoryLimits(_microseconds, metrics)
+        self._road: Road | None = None
+        self._guard: GuardedLimits | None = None
+
+    @property
+    def road(self) -> Road | None:
+        """The way to the shared store, where there is one."""
+        return self._road
+
+    @property
+    def limits(self) -> LimitStore:
+        return self._local if self._guard is None else self._guard
+
+    async def open(self, plan: StorePlan) -> None:
+        """Connects where there is something to connect to. A store that does not answer yet is no
+        error: it is picked up when it comes."""
+        if plan.url.kind == "memory":
+            return
+        road = self._road = open_road(plan, self._metrics)
+        self._guard = GuardedLimits(
+            RedisLimits(road, plan.prefix, timeout=plan.timeout),
+            self._local,
+            Breaker(in_a_row=_CLUSTER_IN_A_ROW if road.cluster else IN_A_ROW),
+            self._metrics,
+            probe=road.probe,
+        )
+        await road.up(CONNECT_PATIENCE)
+        await self._guard.check()
+
+    def retain(self, snapshot: Snapshot) -> None:
+        """Forgets what this process counted for limits that are no more."""
+        self._local.retain(
+            {
+                variant.space
+                for plan in snapshot.limits.values()
+                for variant in (plan.base, *(over for _, over in plan.overrides))
+                if variant is not None
+            }
+        )
+
+    def status(self) -> dict[str, object]:
+        """`kind`, `healthy`, and the store's figures."""
+        if self._road is None or self._guard is None:
+            return {"kind": "memory", "healthy": True, "keys": len(self._local)}
+        return {**self._road.status(), **self._guard.status(), "local_keys": len(self._local)}
+
+    def trouble(self) -> dict[str, object]:
+        """What readyz says of a store that does not count: nothing while it does."""
+        status = {} if self._guard is None else self._guard.status()
+        return {"store": status} if status.get("degraded") else {}
+
+    async def close(self) -> None:
+        await self.limits.close()
+
+
+def _microseconds() -> int:
+    """Now, in microseconds since the epoch."""
+    return time.time_ns() // 1000
