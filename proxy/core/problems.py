@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from proxy.core.message import Reply
+from proxy.core.message import BodyError, Reply
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
@@ -18,6 +18,13 @@ TITLES: dict[str, tuple[int, str]] = {
     "target-too-long": (414, "URI Too Long"),
     "misdirected": (421, "Misdirected Request"),
     "headers-too-large": (431, "Request Header Fields Too Large"),
+    "idempotency-missing": (400, "Bad Request"),
+    "idempotency-malformed": (400, "Bad Request"),
+    "idempotency-conflict": (409, "Conflict"),
+    "idempotency-unknown": (409, "Conflict"),
+    "idempotency-too-large": (409, "Conflict"),
+    "idempotency-mismatch": (422, "Unprocessable Content"),
+    "idempotency-unavailable": (503, "Service Unavailable"),
     "internal": (500, "Internal Server Error"),
     "upstream-invalid": (502, "Bad Gateway"),
     "upstream-unreachable": (502, "Bad Gateway"),
@@ -54,6 +61,17 @@ def problem(
         close=close,
         **members,
     )
+
+
+_BODY_PROBLEMS = {400: "bad-request", 408: "request-timeout", 413: "body-too-large"}
+
+
+def body_problem(failed: BodyError) -> Reply:
+    """The answer to a client whose body could not be had; its connection ends with it. Raises
+    `failed` where the client has left."""
+    if failed.status not in _BODY_PROBLEMS:
+        raise failed
+    return problem(_BODY_PROBLEMS[failed.status], failed.detail, close=True)
 
 
 def typed_problem(

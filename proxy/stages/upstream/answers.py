@@ -4,7 +4,7 @@ from math import ceil
 from typing import Final
 
 from proxy.core.breaker import Refused
-from proxy.core.message import BodyError, Reply, UpstreamError
+from proxy.core.message import Reply, UpstreamError
 from proxy.core.problems import problem
 from proxy.policy.snapshot import Fallback
 
@@ -19,7 +19,6 @@ _FAILURES: Final[dict[str, tuple[str, str]]] = {
     "queue_timeout": ("overloaded", "No connection to this upstream came free in time."),
     "no_endpoint": ("no-endpoint", "No endpoint of this upstream is available."),
 }
-_BODY_PROBLEMS: Final = {400: "bad-request", 408: "request-timeout", 413: "body-too-large"}
 _RETRY_SOON: Final = (("Retry-After", "1"),)
 
 
@@ -28,13 +27,6 @@ def failure(failed: UpstreamError) -> Reply:
     name, sentence = _FAILURES[failed.reason]
     fields = _RETRY_SOON if name in ("overloaded", "no-endpoint") else ()
     return problem(name, sentence, fields=fields)
-
-
-def body_failure(failed: BodyError) -> Reply:
-    """The problem for a client whose body could not be had. Raises it on where the client left."""
-    if failed.status not in _BODY_PROBLEMS:
-        raise failed
-    return problem(_BODY_PROBLEMS[failed.status], failed.detail, close=True)
 
 
 def refusal(refused: Refused, fallback: Fallback) -> Reply:
