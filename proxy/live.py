@@ -84,6 +84,7 @@ class Live:
         for name, circuit in self._new_circuits.items():
             self._adopt(name, circuit)
         for name in self._circuits.keys() - self._new_circuits.keys():
+            self._circuits[name].breaker.on_transition = None
             self.metrics.breaker(name).state = int(State.CLOSED)
         self._upstreams, self._new_upstreams = self._new_upstreams, {}
         self._circuits, self._new_circuits = self._new_circuits, {}
@@ -105,7 +106,10 @@ class Live:
 
         breaker.on_transition = turned
         tally.state = int(State.CLOSED)
-        if before is not None and before.breaker.forced is not None:
+        if before is None:
+            return
+        before.breaker.on_transition = None  # what its last requests say is nobody's news
+        if before.breaker.forced is not None:
             breaker.force(before.breaker.forced, monotonic())  # by hand, so by hand it ends
 
     def _turned(self, name: str, breaker: Breaker, transition: Transition) -> None:
