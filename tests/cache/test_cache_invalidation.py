@@ -207,6 +207,38 @@ async def test_what_was_fetched_while_its_tag_was_purged(cached: Cached, origin:
     assert cached.stored() == 0
 
 
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "values"), [("tags", ("red",)), ("urls", ("/a",)), ("prefix", ("/",)), ("all", ())]
+)
+@pytest.mark.parametrize("how", ["together", "alone", "streamed", "validated"])
+async def test_nothing_is_stored_that_was_purged_meanwhile(
+    cached: Cached, origin: Origin, kind: str, values: tuple[str, ...], soft: bool, how: str
+) -> None:
+    """However it is fetched and purged: memory never has it."""
+    lines = MAX_AGE, ("Surrogate-Key", "red"), ("ETag", '"v1"')
+    asked = 1
+    if how == "alone":
+        origin.answers["/a"] = respond("private", ("Cache-Control", "private"))
+        await cached.ask()
+        asked = 2
+    origin.answers["/a"] = respond("old", *lines, chunked=how == "streamed")
+    if how == "validated":
+        await cached.ask()
+        cached.pass_time(61)
+        origin.answers["/a"] = b'HTTP/1.1 304 Not Modified\r\nETag: "v1"\r\n\r\n'
+        asked = 2
+    origin.hold()
+    async with await cached.open() as wire:
+        await wire.send(request())
+        await until(lambda: origin.asked() == asked)
+        await cached.purge(kind, *values, soft=soft)
+        origin.release()
+        assert (await wire.read_answer()).body == b"old"
+    await cached.quiet()
+    assert cached.stored() == 0
+
+
 async def test_a_soft_purge_leaves_it_to_be_validated(cached: Cached, origin: Origin) -> None:
     lines = MAX_AGE, ("Surrogate-Key", "red"), ("ETag", '"v1"')
     origin.answers["/a"] = respond("old", *lines)

@@ -299,6 +299,47 @@ async def test_purged_while_it_is_fetched(fleet: list[CacheGateway], slow: SlowO
     assert slow.seen[target] == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("tag", {"tags": ["while-tag"]}),
+        ("soft", {"tags": ["while-soft"], "soft": True}),
+        ("prefix", {"prefix": "/small/while-prefix"}),
+        ("all", {"all": True, "soft": True}),
+    ],
+)
+async def test_what_was_purged_meanwhile_is_not_written(
+    fleet: list[CacheGateway], slow: SlowOrigin, redis: RedisServer, name: str, what: dict[str, Any]
+) -> None:
+    """Neither by name nor by prefix, softly or not: the store does not get to see it."""
+    target = f"/small/while-{name}"
+
+    def there(kind: bytes) -> set[bytes]:
+        with redis.client() as client:
+            return {key for key in client.scan_iter() if b":%b:" % kind in key}
+
+    async def all_written() -> bool:
+        return not await asyncio.to_thread(there, b"f")
+
+    probe = f"{target}/while-{name}"
+    await fleet[1].get(probe)
+    await until(all_written, "the probe's lease is let go")
+    before = await asyncio.to_thread(there, b"c")
+    slow.hold()
+    asking = asyncio.create_task(fleet[1].get(target))
+    await slow.asked(target, 1)
+    assert await fleet[2].purge(**what) == 200
+
+    async def heard() -> bool:
+        return (await fleet[1].get(probe, lines="Cache-Control: only-if-cached\r\n")).status == 504
+
+    await until(heard, "the process that fetches has heard of it")
+    slow.release()
+    assert (await asking).status == 200
+    await until(all_written, "its lease is let go, after all that was to be written")
+    assert await asyncio.to_thread(there, b"c") == before
+
+
 async def test_an_operator_sees_what_other_replicas_have_stored(
     fleet: list[CacheGateway], slow: SlowOrigin
 ) -> None:
