@@ -20,6 +20,7 @@ from proxy import __version__
 from proxy.metrics import (
     DECISIONS,
     DURATION_BUCKETS,
+    KEY_OUTCOMES,
     OUTCOMES,
     SELECTORS,
     Metrics,
@@ -65,6 +66,8 @@ class TallyCollector(Collector):
             yield from self._breakers()
         if self._metrics.caches:
             yield from self._caches()
+        if self._metrics.idempotency:
+            yield self._idempotency()
         if self._metrics.stores:
             yield from self._store()
         reloads = CounterMetricFamily(
@@ -181,6 +184,18 @@ class TallyCollector(Collector):
         for selector in SELECTORS:
             purges.add_metric([selector], purged.get(selector, 0))
         yield purges
+
+    def _idempotency(self) -> Metric:
+        requests = CounterMetricFamily(
+            "sluicegate_idempotency",
+            "Requests of an idempotency policy by what came of their keys; unprotected went "
+            "through without a record, as the store gave no answer.",
+            labels=["policy", "outcome"],
+        )
+        for tally in self._metrics.idempotency.copy().values():
+            for outcome in KEY_OUTCOMES:
+                requests.add_metric([tally.name, outcome], getattr(tally, outcome))
+        return requests
 
     def _store(self) -> Iterator[Metric]:
         tallies = list(self._metrics.stores.copy().values())

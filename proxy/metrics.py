@@ -166,6 +166,34 @@ class CacheTally(Tally):
         super().add(counts, gauges=gauges)
 
 
+class IdempotencyTally(Tally):
+    """One idempotency policy's requests, by what came of their keys. `unprotected` are those that
+    went through without a record because the store gave no answer."""
+
+    __slots__ = (
+        "conflict",
+        "mismatch",
+        "missing",
+        "new",
+        "replayed",
+        "too_large",
+        "unknown",
+        "unprotected",
+    )
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.new = 0
+        self.replayed = 0
+        self.conflict = 0
+        self.mismatch = 0
+        self.missing = 0
+        """A key that is required and is not there, or is none."""
+        self.unknown = 0
+        self.too_large = 0
+        self.unprotected = 0
+
+
 class UpstreamTally(Tally):
     """One upstream's requests in flight, its times to the response head, and what was sent again
     (by `core.retries.Failure.reason`)."""
@@ -215,6 +243,8 @@ class Metrics:
         self.breakers: dict[str, BreakerTally] = {}
         """By upstream."""
         self.caches: dict[str, CacheTally] = {}
+        self.idempotency: dict[str, IdempotencyTally] = {}
+        """By policy."""
         self.cache_bytes: dict[str, int] = {}
         """By tier; none before a cache is used."""
         self.purges: dict[str, int] = {}
@@ -242,6 +272,9 @@ class Metrics:
 
     def cache(self, name: str) -> CacheTally:
         return self.caches.setdefault(name, CacheTally(name))
+
+    def replay(self, policy: str) -> IdempotencyTally:
+        return self.idempotency.setdefault(policy, IdempotencyTally(policy))
 
     def store(self, operation: str) -> StoreTally:
         return self.stores.setdefault(operation, StoreTally(operation))
@@ -292,9 +325,13 @@ _FAMILIES: Final[dict[str, Callable[[Metrics, str], Tally]]] = {
     "upstreams": Metrics.upstream,
     "breakers": Metrics.breaker,
     "caches": Metrics.cache,
+    "idempotency": Metrics.replay,
     "stores": Metrics.store,
 }
 
 DECISIONS: Final = ("allowed", "denied", "shadow_denied", "degraded")
 OUTCOMES: Final = ("hit", "miss", "stale", "revalidated", "collapsed", "bypass")
+KEY_OUTCOMES: Final = (
+    "new", "replayed", "conflict", "mismatch", "missing", "unknown", "too_large", "unprotected",
+)  # fmt: skip
 SELECTORS: Final = ("tag", "url", "prefix", "all")

@@ -16,13 +16,15 @@ from proxy.core.cache.keys import CacheKeyRule
 from proxy.core.cache.record import CacheTerms
 from proxy.core.cache.tags import TagTemplate
 from proxy.core.health import HealthTerms
+from proxy.core.idempotency import Kept
+from proxy.core.idempotency import Terms as IdempotencyTerms
 from proxy.core.keys import KeyTemplate, WhenRule
 from proxy.core.limits.decision import Algorithm
 from proxy.core.matching import Rewrite, RouteTable
 from proxy.core.message import Upstream
 from proxy.core.retries import Budget, RetryTerms
 from proxy.core.store_urls import StoreUrl
-from proxy.metrics import CacheTally, LimitTally, RouteTally, UpstreamTally
+from proxy.metrics import CacheTally, IdempotencyTally, LimitTally, RouteTally, UpstreamTally
 
 Network = IPv4Network | IPv6Network
 
@@ -219,11 +221,18 @@ class StorePlan:
     """Another server for stored answers, or memory://; None is `url`."""
     cache_blind: float = 10.0
     """How long a process answers from memory while it may miss purges."""
+    idempotency_url: StoreUrl | None = None
+    """Another server for the records of idempotent requests, or memory://; None is `url`."""
 
     @property
     def cache_at(self) -> StoreUrl:
         """Where stored answers are shared, if they are (not memory://)."""
         return self.url if self.cache_url is None else self.cache_url
+
+    @property
+    def idempotency_at(self) -> StoreUrl:
+        """Where the records of idempotent requests are."""
+        return self.url if self.idempotency_url is None else self.idempotency_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +295,31 @@ class CachePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class IdempotencyPlan:
+    """An idempotency policy."""
+
+    name: str
+    methods: frozenset[str]
+    required: bool
+    """Whether a request without a key is refused."""
+    terms: IdempotencyTerms
+    scope: KeyTemplate
+    """Within what a key means one request."""
+    waits: bool
+    """Whether a request waits for the one that is under way with its key."""
+    wait_timeout: float
+    kept: Kept
+    """The statuses that are recorded."""
+    denies: bool
+    """Whether a request is refused while the store gives no answer."""
+    replicas: int
+    """How many of the store's replicas must have a claim before anything is sent."""
+    max_body: int
+    """Of a request with a key, and of an answer that is recorded."""
+    tally: IdempotencyTally
+
+
+@dataclass(frozen=True, slots=True)
 class HeaderEdits:
     """`remove` (lower case) goes first, then `set` replaces or adds."""
 
@@ -313,6 +347,7 @@ class RoutePlan:
     """Seconds that requests wait for another one's fetch."""
     invalidate: tuple[TagTemplate, ...] = ()
     """Tags to purge after a 2xx or 3xx answer to an unsafe method."""
+    idempotency: IdempotencyPlan | None = None
     first_limits: tuple[LimitPlan, ...] = field(init=False, repr=False, compare=False)
     """Those charged before anything else is done."""
     miss_limits: tuple[LimitPlan, ...] = field(init=False, repr=False, compare=False)
@@ -348,6 +383,7 @@ class Snapshot:
     """In matching order."""
     table: RouteTable["RoutePlan"]
     caches: Mapping[str, CachePlan] = field(default_factory=dict)
+    idempotency: Mapping[str, IdempotencyPlan] = field(default_factory=dict)
     cache_rules: tuple[CacheKeyRule, ...] = field(init=False, repr=False, compare=False)
     """The key rules of all caches, each once: the ways in which a URL can be filed."""
 

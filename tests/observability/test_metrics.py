@@ -37,6 +37,9 @@ def busy() -> Metrics:
     pages.hit, pages.miss, pages.stale = 6, 5, 4
     pages.revalidated, pages.collapsed, pages.bypass = 3, 2, 1
     pages.refuse("private", 7_000)
+    payments = metrics.replay("payments")
+    payments.new, payments.replayed, payments.conflict, payments.mismatch = 8, 7, 6, 5
+    payments.missing, payments.unknown, payments.too_large, payments.unprotected = 4, 3, 2, 1
     metrics.cache_bytes["memory"] = 4096
     metrics.purges["tag"] = 3
     metrics.reloads["failed"] += 1
@@ -78,6 +81,14 @@ def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], fl
         ("sluicegate_cache_requests_total", {"cache": "pages", "outcome": "revalidated"}, 3),
         ("sluicegate_cache_requests_total", {"cache": "pages", "outcome": "collapsed"}, 2),
         ("sluicegate_cache_requests_total", {"cache": "pages", "outcome": "bypass"}, 1),
+        ("sluicegate_idempotency_total", {"policy": "payments", "outcome": "new"}, 8),
+        ("sluicegate_idempotency_total", {"policy": "payments", "outcome": "replayed"}, 7),
+        ("sluicegate_idempotency_total", {"policy": "payments", "outcome": "conflict"}, 6),
+        ("sluicegate_idempotency_total", {"policy": "payments", "outcome": "mismatch"}, 5),
+        ("sluicegate_idempotency_total", {"policy": "payments", "outcome": "missing"}, 4),
+        ("sluicegate_idempotency_total", {"policy": "payments", "outcome": "unknown"}, 3),
+        ("sluicegate_idempotency_total", {"policy": "payments", "outcome": "too_large"}, 2),
+        ("sluicegate_idempotency_total", {"policy": "payments", "outcome": "unprotected"}, 1),
         ("sluicegate_cache_bytes", {"tier": "memory"}, 4096),
         ("sluicegate_cache_purges_total", {"selector": "tag"}, 3),
         ("sluicegate_cache_purges_total", {"selector": "all"}, 0),
@@ -98,7 +109,7 @@ def test_nothing_beside_the_contract_and_the_process() -> None:
         len(
             {name.removesuffix("_bucket") for name in ours if not name.endswith(("_sum", "_count"))}
         )
-        == 11
+        == 12
     )
 
 
