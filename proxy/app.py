@@ -65,7 +65,8 @@ class Gateway:
     # Control: what the admin application sees and may do.
 
     async def refresh(self) -> None:
-        """All figures are here, and of this moment."""
+        """All figures are here, and of this moment, but for the circuits' states."""
+        self._live.observe()
 
     @property
     def limit_store(self) -> LimitStore:

@@ -99,13 +99,11 @@ class Live:
         breaker = circuit.breaker
         if before is not None and before.breaker is breaker:
             return
-        tally = self.metrics.breaker(name)
 
         def turned(transition: Transition) -> None:
             self._turned(name, breaker, transition)
 
         breaker.on_transition = turned
-        tally.state = int(State.CLOSED)
         if before is None:
             return
         before.breaker.on_transition = None  # what its last requests say is nobody's news
@@ -114,10 +112,9 @@ class Live:
 
     def _turned(self, name: str, breaker: Breaker, transition: Transition) -> None:
         old, new = transition.old, transition.new
-        tally = self.metrics.breaker(name)
-        tally.state = int(new)
         to = label(new)
-        tally.transitions[to] = tally.transitions.get(to, 0) + 1
+        transitions = self.metrics.breaker(name).transitions
+        transitions[to] = transitions.get(to, 0) + 1
         level = logging.WARNING if new is State.OPEN else logging.INFO
         more = f"; asked again in {transition.retry_in:.1f} s" if transition.retry_in else ""
         log.log(
@@ -140,6 +137,13 @@ class Live:
         by_hand = "decides for itself again" if state is None else f"is kept {label(state)} by hand"
         log.warning("breaker of %s: %s", name, by_hand)
         self._circuits[name].breaker.force(state, monotonic())
+
+    def observe(self) -> None:
+        """Has the metrics say each circuit's state of this moment: that an open time is over,
+        nobody hears of before the next request."""
+        now = monotonic()
+        for name, circuit in self._circuits.items():
+            self.metrics.breaker(name).state = int(circuit.breaker.state(now))
 
     def breakers(self) -> list[dict[str, object]]:
         """Each circuit's state, as `GET /breakers` shows it, and its figures."""

@@ -154,6 +154,7 @@ class _Calls:
         snapshot = self._snapshot()
         question = read_question(await read_json(request))
         control = self._control
+        await control.refresh()
         return json_response(
             await explain(
                 snapshot, question, control.limit_store, control.looked_up, control.breakers()

@@ -57,7 +57,7 @@ class Worker:
             case "abort":
                 gateway.abort()
             case "figures":
-                return _figures(gateway)
+                return await _figures(gateway)
             case "reset":
                 await _reset(gateway, order["space"], bytes.fromhex(order["key"]))
             case "purge":
@@ -68,7 +68,7 @@ class Worker:
                 return await gateway.looked_up(Question.of(order["question"]))
             case "drain":
                 await self.stop()
-                return _figures(gateway)
+                return await _figures(gateway)
             case _:
                 raise Refused(f"there is no order {what!r}")
         return None
@@ -120,7 +120,8 @@ async def _purge(gateway: Gateway, purge: Purge) -> None:
         raise Refused(f"{error.reason}: {error.detail}") from error
 
 
-def _figures(gateway: Gateway) -> dict[str, Any]:
+async def _figures(gateway: Gateway) -> dict[str, Any]:
+    await gateway.refresh()
     ready, detail = gateway.readiness()
     return {
         "metrics": gateway.metrics.dump(),
