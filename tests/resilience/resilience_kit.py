@@ -173,10 +173,13 @@ class Running:
     async def force(self, state: str, upstream: str = "origin") -> Answer:
         return await self.admin(f"/breakers/{upstream}", "PUT", {"state": state})
 
+    async def circuits(self) -> list[dict[str, Any]]:
+        """What `/breakers` says."""
+        return list(json.loads((await self.admin("/breakers")).body))
+
     async def circuit(self, upstream: str = "origin") -> dict[str, Any]:
-        """What `/breakers` says of it."""
-        lines = json.loads((await self.admin("/breakers")).body)
-        return next(line for line in lines if line["upstream"] == upstream)
+        """What it says of one upstream."""
+        return next(line for line in await self.circuits() if line["upstream"] == upstream)
 
     async def is_(self, state: str, upstream: str = "origin") -> bool:
         return bool((await self.circuit(upstream))["state"] == state)
@@ -187,7 +190,7 @@ class Running:
 
     async def metric(self, name: str, **labels: str) -> float:
         """A figure of `/metrics`; 0 where it is not."""
-        inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        inside = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
         text = (await self.admin("/metrics")).body.decode()
         found = [line.rpartition(" ") for line in text.splitlines()]
         values = [value for key, _, value in found if key == f"sluicegate_{name}{{{inside}}}"]
