@@ -40,6 +40,28 @@ async def test_one_fetch_for_a_cold_key(cached: Cached, origin: Origin) -> None:
     await close_all(clients)
 
 
+async def test_heads_beside_it_disturb_nobody(cached: Cached, origin: Origin) -> None:
+    """HEAD misses are asked for one by one, as there is nothing to wait for but a head. GETs share
+    their one fetch all the same, and what is stored in the end answers both."""
+    origin.answers["/a"] = respond("hello", MAX_AGE)
+    origin.hold()
+    clients = await wires(cached, 2 * CLIENTS)
+    for n, wire in enumerate(clients):
+        await wire.send(request(method="GET" if n % 2 else "HEAD"))
+    await until(lambda: origin.asked(method="GET") == 1)
+    await until(lambda: any(f.waiting == CLIENTS for f in cached.caching.flights.values()))
+    origin.release()
+    for n, wire in enumerate(clients):
+        answer = await wire.read_answer("GET" if n % 2 else "HEAD")
+        assert (answer.status, answer.get("Content-Length")) == (200, "5")
+        assert answer.body == (b"hello" if n % 2 else b"")
+    assert origin.asked(method="GET") == 1
+    await cached.quiet()
+    for method in ("GET", "HEAD"):
+        assert status_of(await cached.ask(method=method)).startswith("hit; ")
+    await close_all(clients)
+
+
 async def test_followers_read_while_it_streams(cached: Cached, origin: Origin) -> None:
     go_on = asyncio.Event()
 
