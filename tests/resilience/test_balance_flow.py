@@ -179,7 +179,8 @@ async def test_requests_and_checks_follow_a_name_that_moves(
     old = await bench.origin(host="127.0.0.2", port=port)
     new = await bench.origin(host="127.0.0.3", port=port)
     gateway = await bench.gateway(
-        f"http://api.test:{port}", upstream={"dns_refresh": "40ms", "health_check": CHECK}
+        f"http://api.test:{port}",
+        upstream={"dns_refresh": "40ms", "idle_timeout": "60s", "health_check": CHECK},
     )
     assert (await gateway.ask()).status == 200
     await until(lambda: old.checks)
