@@ -117,9 +117,8 @@ def request(
     return _message(f"{method} {target} HTTP/1.1", "Host: a", *lines, *length) + (body or b"")
 
 
-class Running:
-    """A gateway, its files' content (`config`, `policies`), which `reload` writes anew, and ways
-    to ask it."""
+class Configured:
+    """A gateway's files (`config`, `policies`; `write` puts them there), and ways to ask it."""
 
     def __init__(self, folder: Path, config: dict[str, Any], policies: dict[str, Any]) -> None:
         self.port, self.admin_port = free_port(), free_port()
@@ -129,17 +128,11 @@ class Running:
         self.config = defaults | config | {"admin": {"listen": f"127.0.0.1:{self.admin_port}"}}
         self.config["server"] = server | config.get("server", {})
         self.policies = policies
-        self.gateway = Gateway(self.path)
 
     def write(self) -> None:
         self.path.parent.mkdir(exist_ok=True)
         (self.path.parent / "policies.yaml").write_text(json.dumps(self.policies))
         self.path.write_text(json.dumps(self.config))
-
-    async def reload(self) -> None:
-        """What `config` and `policies` say, from now on."""
-        await asyncio.to_thread(self.write)
-        assert await self.gateway.reload() == []
 
     async def open(self) -> Wire:
         return await Wire.open(self.port)
@@ -203,6 +196,19 @@ class Running:
             state: int(await self.metric("breaker_transitions_total", upstream=upstream, to=state))
             for state in states
         }
+
+
+class Running(Configured):
+    """A gateway in this process."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], policies: dict[str, Any]) -> None:
+        super().__init__(folder, config, policies)
+        self.gateway = Gateway(self.path)
+
+    async def reload(self) -> None:
+        """What `config` and `policies` say, from now on."""
+        await asyncio.to_thread(self.write)
+        assert await self.gateway.reload() == []
 
 
 def refused(answer: Answer) -> int:
