@@ -172,7 +172,7 @@ class Gateway:
             return not held
 
         await until(quiet)
-        assert held == {}
+        assert not held, held
 
     async def _serving(self, process: subprocess.Popen[bytes]) -> Wire:
         """A connection to the admin listener, which opens before the other."""

@@ -11,6 +11,7 @@ SMALL: Final = 64
 """Bytes of every body that is not LARGE, and of what an echo repeats."""
 LARGE: Final = 5 * 1024 * 1024
 UPLOAD: Final = b"0123456789abcdef" * (LARGE // 16)
+DIGEST: Final = hashlib.sha256(UPLOAD).hexdigest().encode()
 DOWNLOAD: Final = UPLOAD[::-1]
 PATIENCE: Final = 3.0
 """Seconds that anything may take at most. Every timeout in the policy is far shorter."""
@@ -49,7 +50,7 @@ def _judge(answer: Answer, kind: str) -> str:
         return f"{answer.status} {kind.rpartition(':')[2].rpartition('#')[2]}"
     if "; detail=" in (answer.get("Cache-Status") or ""):  # it stands in for what failed
         return "stale"
-    right = {"up": hashlib.sha256(UPLOAD).hexdigest().encode(), "down": DOWNLOAD}.get(kind)
+    right = {"up": DIGEST, "down": DOWNLOAD}.get(kind)
     whole = answer.body == right if right is not None else len(answer.body) == SMALL
     return "ok" if whole else "wrong body"
 
@@ -58,11 +59,11 @@ class _Listener(asyncio.Protocol):
     """Keeps all that comes, also where a reset follows it."""
 
     def __init__(self) -> None:
-        self.received = b""
+        self.received = bytearray()
         self.over = asyncio.Event()
-        self._wanted: tuple[Callable[[bytes], bool], asyncio.Event] | None = None
+        self._wanted: tuple[Callable[[bytearray], bool], asyncio.Event] | None = None
 
-    async def until(self, enough: Callable[[bytes], bool]) -> None:
+    async def until(self, enough: Callable[[bytearray], bool]) -> None:
         """Returns when so much has come, or the connection is over."""
         come = asyncio.Event()
         self._wanted = enough, come
@@ -107,7 +108,7 @@ async def _exchange(port: int, target: str, body: bytes) -> Answer:
     return await _parse(listener.received, method)
 
 
-async def _parse(received: bytes, method: str) -> Answer:
+async def _parse(received: bytearray, method: str) -> Answer:
     if not received:
         raise Cut("nothing")
     reader = asyncio.StreamReader()
@@ -123,7 +124,7 @@ async def _parse(received: bytes, method: str) -> Answer:
     return answer
 
 
-def _is_whole(received: bytes) -> bool:
+def _is_whole(received: bytearray) -> bool:
     """Whether that is a head, with the body that its Content-Length tells of."""
     head, end, body = received.partition(b"\r\n\r\n")
     length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
@@ -149,6 +150,6 @@ async def _tunnel(port: int, target: str) -> str:
                 await listener.until(lambda received: len(received) - start >= SMALL)
         except TimeoutError:
             return "open"
-        return "ok" if listener.received[start:] == word else "cut"
+        return "ok" if listener.received[start : start + SMALL] == word else "cut"
     finally:
         listener.leave()

@@ -26,6 +26,9 @@ LATE, DEAD, BAD = "504 upstream-timeout", "502 upstream-unreachable", "502 upstr
 GONE: Final = f"{DEAD} or {BAD}"
 """A reset that comes at once may or may not overtake the end of connecting."""
 
+ONCE: Final = f"{GONE} or {OK}"
+"""A write that finds its connection gone before the first byte goes out on a new one."""
+
 MEMORY: Final = ("plain", "retried", "deny", "cached", "stale", "up", "down", "tunnel")
 REDIS: Final = ("deny", "cached", "stale")
 """Features of the gateway that counts in itself, and of the one that has a Redis."""
@@ -85,12 +88,16 @@ MATRIX: Final = [
                                                             CUT,  CUT,  CUT,   CUT,  CUT,  CUT),
     Row("half-closed-behind-what-is-small", Fault("answer", "half-close", END),
                                                             OK,   OK,   OK,    OK,   CUT,  OK),
-    Row("one-reset-unread", Fault("accept", "reset"),       GONE, OK,   STALE, GONE, GONE, GONE,
+    Row("garbage-behind-what-is-small", Fault("answer", "garbage", END),
+                                                            OK,   OK,   OK,    OK,   CUT,  OK),
+    Row("one-reset-unread", Fault("accept", "reset"),       GONE, OK,   STALE, ONCE, GONE, GONE,
         "once"),
     Row("one-reset-unanswered", Fault("answer", "reset"),   BAD,  OK,   STALE, BAD,  BAD,  BAD,
         "once"),
     Row("pooled-reset-in-the-request", Fault("request", "reset"),
                                                             OK,   OK,   OK,    BAD,  OK,   OK,
+        "pooled"),
+    Row("pooled-silent", Fault("request", "silence"),       LATE, LATE, STALE, LATE, LATE, LATE,
         "pooled"),
     Row("pooled-half-closed", Fault("request", "half-close"),
                                                             OK,   OK,   OK,    BAD,  OK,   OK,
@@ -193,6 +200,9 @@ async def test_faults_of_the_origin(row: Row, world: World) -> None:
         assert wrong(await world.asked(f"{row.name}-before", clean=True), None) == {}
     world.strike(row)
     assert wrong(await world.asked(row.name), row) == {}
+    if row.get == OK and row.strikes == "always":
+        # What the fault left of a connection is no use to the next request either.
+        assert wrong(await world.asked(f"{row.name}-again"), row) == {}
     assert await world.held() == {}  # while the fault lasts: what it struck is let go of
     world.recover()
     assert wrong(await world.asked(row.name, clean=True), None) == {}
