@@ -24,6 +24,7 @@ def check(path: Path) -> int:
         _count(len(draft.caches), "cache"),
         _count(len(draft.breakers), "breaker"),
         _count(len(draft.retries), "retry", "retries"),
+        _count(len(draft.idempotency), "idempotency policy", "idempotency policies"),
     )
     print(f"{path}: ok ({', '.join(parts)})")
     return 0

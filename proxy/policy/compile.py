@@ -16,6 +16,8 @@ from proxy.core.cache.keys import CacheKeyRule, space
 from proxy.core.cache.record import SECOND, CacheTerms
 from proxy.core.cache.tags import TagTemplate
 from proxy.core.health import HealthTerms
+from proxy.core.idempotency import Kept
+from proxy.core.idempotency import Terms as IdempotencyTerms
 from proxy.core.keys import KeyTemplate, WhenRule
 from proxy.core.matching import PathPattern, Rewrite, RouteMatch, RouteTable
 from proxy.core.message import Upstream
@@ -26,6 +28,7 @@ from proxy.metrics import Metrics
 from proxy.policy.draft import Draft
 from proxy.policy.load import Loaded, load
 from proxy.policy.models.caches import CacheSection
+from proxy.policy.models.idempotency import IdempotencySection
 from proxy.policy.models.leaves import Section
 from proxy.policy.models.limits import LimitSection, OverrideSection
 from proxy.policy.models.routes import HeaderEditsSection, RouteSection
@@ -36,6 +39,7 @@ from proxy.policy.snapshot import (
     AdminPlan,
     CachePlan,
     HeaderEdits,
+    IdempotencyPlan,
     LimitPlan,
     LimitVariant,
     LogPlan,
@@ -87,6 +91,9 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
     caches = {
         name: _cache(name, part.section, trusted, live) for name, part in draft.caches.items()
     }
+    policies = {
+        name: _idempotency(name, part.section, live) for name, part in draft.idempotency.items()
+    }
     there = destinations(draft, upstream_plans, live)
     routes: dict[str, RoutePlan] = {}
     matches: list[tuple[RouteMatch, RoutePlan]] = []
@@ -103,6 +110,7 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
             tally=live.metrics.route(route.name),
             **_caching(draft, route, caches, upstream),
             invalidate=tuple(map(TagTemplate.parse, route.invalidate)),
+            idempotency=None if route.idempotency is None else policies[route.idempotency],
         )
         routes[route.name] = plan
         matches.append((route.match.compile(), plan))
@@ -119,6 +127,7 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
         routes=routes,
         table=RouteTable(matches),
         caches=caches,
+        idempotency=policies,
     )
 
 
@@ -156,7 +165,7 @@ def _store(draft: Draft) -> StorePlan:
     cache = store.cache
     return StorePlan(
         *(store.url, store.prefix, store.timeout, store.on_failure, tls),
-        *(cache.memory, cache.url, cache.blind),
+        *(cache.memory, cache.url, cache.blind, store.idempotency.url),
     )
 
 
@@ -246,6 +255,23 @@ def _cache(name: str, cache: CacheSection, trusted: frozenset[str], live: Live) 
     )
 
 
+def _idempotency(name: str, policy: IdempotencySection, live: Live) -> IdempotencyPlan:
+    return IdempotencyPlan(
+        name=name,
+        methods=frozenset(policy.methods),
+        required=policy.required,
+        terms=IdempotencyTerms(ttl=_ms(policy.ttl), release_unknown=policy.on_unknown == "release"),
+        scope=KeyTemplate.parse(policy.scope),
+        waits=policy.in_flight == "wait",
+        wait_timeout=policy.wait_timeout,
+        kept=Kept(policy.store),
+        denies=policy.on_store_failure == "deny",
+        replicas=policy.replicas,
+        max_body=policy.max_body,
+        tally=live.metrics.replay(name),
+    )
+
+
 def _ms(seconds: float) -> int:
     return round(seconds * SECOND)
 
@@ -331,6 +357,7 @@ def config_hash(draft: Draft) -> str:
         "caches": {name: _plain(part.section) for name, part in draft.caches.items()},
         "breakers": {name: _plain(part.section) for name, part in draft.breakers.items()},
         "retries": {name: _plain(part.section) for name, part in draft.retries.items()},
+        "idempotency": {name: _plain(part.section) for name, part in draft.idempotency.items()},
     }
     return sha256(json.dumps(effective, sort_keys=True).encode()).hexdigest()
 

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from proxy.policy.models.breakers import BreakerSection
 from proxy.policy.models.caches import CacheSection
+from proxy.policy.models.idempotency import IdempotencySection
 from proxy.policy.models.leaves import Section
 from proxy.policy.models.limits import LimitSection
 from proxy.policy.models.retries import RetrySection
@@ -72,6 +73,7 @@ class Draft:
     caches: dict[str, Part[CacheSection]] = field(default_factory=dict)
     breakers: dict[str, Part[BreakerSection]] = field(default_factory=dict)
     retries: dict[str, Part[RetrySection]] = field(default_factory=dict)
+    idempotency: dict[str, Part[IdempotencySection]] = field(default_factory=dict)
     documents: list[Document] = field(default_factory=list)
     """The gateway file and the policy files, in the order they were read."""
     unread: bool = False

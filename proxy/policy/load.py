@@ -15,6 +15,7 @@ from proxy.policy.draft import Draft, Part, build, describe, unknown_key
 from proxy.policy.models.breakers import BreakerSection
 from proxy.policy.models.caches import CacheSection
 from proxy.policy.models.files import GatewayFile, PolicyFile
+from proxy.policy.models.idempotency import IdempotencySection
 from proxy.policy.models.leaves import Section, name
 from proxy.policy.models.limits import LimitSection
 from proxy.policy.models.retries import RetrySection
@@ -157,6 +158,7 @@ def _read_policies(draft: Draft, env: Mapping[str, str]) -> None:
         _add_named(draft.caches, document, _named(document, "caches", CacheSection))
         _add_named(draft.breakers, document, _named(document, "breakers", BreakerSection))
         _add_named(draft.retries, document, _named(document, "retries", RetrySection))
+        _add_named(draft.idempotency, document, _named(document, "idempotency", IdempotencySection))
 
 
 def _add_named(known: dict[str, Part[S]], document: Document, parts: dict[str, Part[S]]) -> None:

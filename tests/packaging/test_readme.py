@@ -132,7 +132,8 @@ def documented_keys(text: str, prefix: str) -> set[str]:
             documented_keys(section("### limits"), "limits.*.")
             | documented_keys(section("### caches"), "caches.*.")
             | documented_keys(section("### breakers"), "breakers.*.")
-            | documented_keys(section("### retries"), "retries.*."),
+            | documented_keys(section("### retries"), "retries.*.")
+            | documented_keys(section("### idempotency"), "idempotency.*."),
         ),
     ],
 )

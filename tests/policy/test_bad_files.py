@@ -29,6 +29,7 @@ def problems_of(file: Path, folder: Path) -> list[str]:
         text = file.read_text()
         limits = "by-ip, by-user" + (", x" if "limits:\n  x:" in text else "")
         of_route = "cache: x" if "caches:\n  x:" in text else ""
+        of_route += "idempotency: x" if "idempotency:\n  x:" in text else ""
         of_upstream = "breaker: x" if "breakers:\n  x:" in text else ""
         of_upstream += "retry: x" if "retries:\n  x:" in text else ""
         around = GATEWAY.format(

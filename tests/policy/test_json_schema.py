@@ -59,6 +59,14 @@ BEYOND_A_SCHEMA = {
     "header-removed-twice",
     "header-spelled-twice",
     "host-pattern-bad",
+    "idempotency-defined-twice",
+    "idempotency-max-body-of-nothing",
+    "idempotency-method-lower-case",
+    "idempotency-name-bad",
+    "idempotency-replicas-in-memory",
+    "idempotency-scope-fallback-capture",
+    "idempotency-ttl-of-nothing",
+    "idempotency-wait-timeout-of-nothing",
     "limit-burst-not-had",
     "limit-burst-of-nothing",
     "limit-cost-above-capacity",
@@ -96,6 +104,9 @@ BEYOND_A_SCHEMA = {
     "rewrite-with-strip-prefix",
     "route-cache-capture",
     "route-cache-unknown",
+    "route-idempotency-capture",
+    "route-idempotency-methods",
+    "route-idempotency-unknown",
     "route-invalidate-capture",
     "route-limit-unknown",
     "route-name-reserved",
@@ -128,6 +139,7 @@ BEYOND_A_SCHEMA = {
     "variable-missing",
     "variable-unclosed",
     "workers-need-redis",
+    "workers-need-redis-for-idempotency",
 }
 
 
@@ -220,6 +232,24 @@ def test_variables_and_nothing_may_stand_where_scalars_do(document: Any, sound: 
         ("policies", {"breakers": {"x": {"failure_statuses": [500, "501", "502-504"]}}}),
         ("policies", {"breakers": {"x": {"failure_statuses": [], "failure_rate": "7.5%"}}}),
         ("policies", {"retries": {"x": {"on": ["timeout", 429, "503"], "methods": []}}}),
+        ("policies", {"idempotency": {"x": {"scope": ["ip"]}}}),
+        (
+            "policies",
+            {
+                "idempotency": {
+                    "x": {
+                        "methods": ["POST", "PURGE"],
+                        "required": "${STRICT:-true}",
+                        "scope": ["header:X-Api-Key|ip", "path.user"],
+                        "in_flight": "wait",
+                        "store": ["2xx", 404, "409", "5xx"],
+                        "replicas": 1,
+                    }
+                }
+            },
+        ),
+        ("gateway", {"store": {"idempotency": {"url": "redis+sentinel://h/m"}}}),
+        ("gateway", {"store": {"idempotency": {"url": None}}}),
         (
             "gateway",
             {
@@ -258,7 +288,7 @@ def test_editors_are_told_what_keys_are_for() -> None:
 
 def test_check_prints_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
     assert check(ROOT / "config" / "demo.yaml") == 0
-    there = "3 routes, 1 upstream, 1 limit, 1 cache, 0 breakers, 0 retries"
+    there = "3 routes, 1 upstream, 1 limit, 1 cache, 0 breakers, 0 retries, 0 idempotency policies"
     assert capsys.readouterr().out == f"{ROOT}/config/demo.yaml: ok ({there})\n"
 
 
@@ -270,7 +300,10 @@ def test_check_prints_warnings_and_still_succeeds(
     assert check(path) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{path}:1:1: routes: warning: no routes: every request is answered 404",
-        f"{path}: ok (0 routes, 0 upstreams, 0 limits, 0 caches, 0 breakers, 0 retries)",
+        (
+            f"{path}: ok (0 routes, 0 upstreams, 0 limits, 0 caches, 0 breakers, 0 retries, "
+            "0 idempotency policies)"
+        ),
     ]
 
 

@@ -13,7 +13,7 @@ ROUTES = 'routes: [{name: all, match: {path: "/{rest:path}"}, upstream: app}]\n'
 BAD = sorted((Path(__file__).parent / "bad").glob("*.yaml"))
 """One bad file per kind of error."""
 
-_OF_POLICIES = ("limit-", "cache-", "breaker-", "retry-")
+_OF_POLICIES = ("limit-", "cache-", "breaker-", "retry-", "idempotency-")
 
 
 def is_policy_file(bad: Path) -> bool:

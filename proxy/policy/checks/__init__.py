@@ -4,7 +4,17 @@ Every check notes what it finds and goes on. A field that could not be read is s
 its error stands already.
 """
 
-from proxy.policy.checks import breakers, caches, limits, retries, routes, server, store, upstreams
+from proxy.policy.checks import (
+    breakers,
+    caches,
+    idempotency,
+    limits,
+    retries,
+    routes,
+    server,
+    store,
+    upstreams,
+)
 from proxy.policy.draft import Draft
 
 
@@ -17,4 +27,5 @@ def check_draft(draft: Draft) -> None:
     caches.check(draft)
     breakers.check(draft)
     retries.check(draft)
+    idempotency.check(draft)
     routes.check(draft)

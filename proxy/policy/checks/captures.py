@@ -1,12 +1,14 @@
 """Keys that read captures, against the paths of the routes that they are read on."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from proxy.core.keys import KeyTemplate
 from proxy.policy.draft import Part
 from proxy.policy.models.routes import RouteSection
 from proxy.policy.problem import suggest
+
+_KINDS: Final = {"limits": "limit", "upstreams": "upstream", "idempotency": "policy"}
 
 
 def needed(key: Iterable[str]) -> set[str]:
@@ -43,7 +45,7 @@ def refuse_dead_fallbacks(
     if not routes:
         return
     captured = {capture for route in routes for capture in route.section.match.path.names}
-    kind = part.loc[0][:-1] if isinstance(part.loc[0], str) else ""
+    kind = _KINDS[str(part.loc[0])]
     for index, item in enumerate(key):
         for capture in sorted(KeyTemplate.parse([item]).captures - captured - wanted):
             message = f"no route that uses this {kind} captures {{{capture}}}"

@@ -8,18 +8,19 @@ _NO_EFFECT = "has no effect with memory://"
 
 
 def check(draft: Draft) -> None:
-    """Everything that depends on where limits count and answers are kept."""
+    """Everything that depends on where limits count, and answers and records are kept."""
     part = draft.store
-    if not part.has("url", "cache"):
+    if not part.has("url", "cache", "idempotency"):
         return
     url = part.section.url
     cached = part.section.cache.url or url
+    recorded = part.section.idempotency.url or url
     if part.has("tls") and part.section.tls is not None:
         check_client(
             draft,
             part,
             part.section.tls,
-            spoken=url.tls or cached.tls,
+            spoken=url.tls or cached.tls or recorded.tls,
             otherwise=f"{url} does not speak TLS; rediss:// does",
         )
     if cached.kind == "memory" and part.is_given("cache", "blind"):
@@ -33,7 +34,8 @@ def check(draft: Draft) -> None:
         server.error(
             "more than 1 needs a Redis store; memory:// counts within one process", "workers"
         )
-    shared = cached.kind != "memory"  # then limits alone do not need them
+    # Then limits alone do not need them.
+    shared = cached.kind != "memory" or recorded.kind != "memory"
     for key in ("on_failure",) if shared else ("prefix", "timeout", "on_failure"):
         if part.is_given(key):
             part.warn(_NO_EFFECT, key)

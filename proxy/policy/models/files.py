@@ -6,6 +6,7 @@ from pydantic import Field
 
 from proxy.policy.models.breakers import BreakerSection
 from proxy.policy.models.caches import CacheSection
+from proxy.policy.models.idempotency import IdempotencySection
 from proxy.policy.models.leaves import FilePath, OneOrMany, Section, absent
 from proxy.policy.models.limits import LimitSection
 from proxy.policy.models.retries import RetrySection
@@ -25,7 +26,7 @@ class GatewayFile(Section):
     admin: AdminSection = absent(AdminSection)
     """The admin API."""
     store: StoreSection = absent(StoreSection)
-    """Where limits count and answers are kept."""
+    """Where limits count, answers are kept and idempotent requests recorded."""
     policies: Annotated[list[FilePath], OneOrMany()] = Field(
         default_factory=lambda: ["../policies"]
     )
@@ -37,8 +38,8 @@ class GatewayFile(Section):
 
 
 class PolicyFile(Section):
-    """A policy file: named limits, caches, breakers and retries. A name of a kind is defined once
-    over all files."""
+    """A policy file: named limits, caches, breakers, retries and idempotency policies. A name of a
+    kind is defined once over all files."""
 
     limits: dict[str, LimitSection] = Field(default_factory=dict)
     """Limits by name."""
@@ -48,3 +49,5 @@ class PolicyFile(Section):
     """Circuit breakers by name."""
     retries: dict[str, RetrySection] = Field(default_factory=dict)
     """Terms of retries by name."""
+    idempotency: dict[str, IdempotencySection] = Field(default_factory=dict)
+    """Idempotency policies by name."""

@@ -17,7 +17,8 @@ GATEWAY_FIELDS = frozenset(
 )  # fmt: skip
 
 
-def _method(value: str) -> str:
+def method(value: str) -> str:
+    """A method that can be forwarded. Raises ValueError, a sentence."""
     RouteMatch(_ANY_PATH, frozenset((value,)))
     return value
 
@@ -53,7 +54,7 @@ Method = Annotated[
     str,
     text(
         "a method",
-        _method,
+        method,
         type="string",
         pattern="^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$",
         **{"not": {"enum": ["CONNECT", "TRACE"]}},
@@ -122,6 +123,8 @@ class RouteSection(Section):
     """Names of limits from the policy files."""
     cache: Text | None = None
     """The name of a cache from the policy files."""
+    idempotency: Text | None = None
+    """The name of an idempotency policy from the policy files."""
     invalidate: list[Tag] = items([])
     """Tags purged after a 2xx or 3xx answer to an unsafe method, such as ["user:{path.id}"]."""
     request_headers: HeaderEditsSection | None = None

@@ -1,4 +1,4 @@
-"""`store`: where limits count and answers are kept, and what becomes of them in trouble."""
+"""`store`: where limits count, and answers and records are kept; what they do in trouble."""
 
 import re
 from typing import Annotated, Literal
@@ -63,8 +63,15 @@ class StoreCacheSection(Section):
     """How long a process answers from its memory while it cannot hear of purges."""
 
 
+class StoreIdempotencySection(Section):
+    """Where the records of idempotent requests are."""
+
+    url: Url | None = None
+    """Another server for them; store.url where left out. memory:// shares none."""
+
+
 class StoreSection(Section):
-    """Where limits count and answers are kept."""
+    """Where limits count, answers are kept and idempotent requests recorded."""
 
     url: Url = default("memory://")
     """memory:// counts within this process; redis://, rediss://, unix://, redis+sentinel:// and
@@ -80,3 +87,5 @@ class StoreSection(Section):
     """TLS towards a rediss:// store."""
     cache: StoreCacheSection = absent(StoreCacheSection)
     """Where answers are kept."""
+    idempotency: StoreIdempotencySection = absent(StoreIdempotencySection)
+    """Where the records of idempotent requests are."""
