@@ -21,7 +21,7 @@ from relay import Fault, Relay
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OK: Final = "ok"
-GATEWAYS: Final = 3
+GATEWAYS: Final = 4
 AGAIN_WITHIN: Final = 5.0
 """Seconds until all is shared again, and leases that nobody could let go of have ended."""
 
