@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from rawhttp import Answer, Wire
-from redisservers import RedisServers, free_port
+from redisservers import RedisServer, RedisServers, free_port
 from resilience_kit import BREAKER, Configured, Origin, ill, refused, request, until, well
 
 CONNECTIONS = 24
@@ -23,12 +23,13 @@ CONNECTIONS = 24
 class Fleet(Configured):
     """A supervisor and its two workers; `origin_port` is where they expect the origin."""
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, folder: Path, store: RedisServer) -> None:
+        self._store = store
         self.origin_port = free_port()
         endpoints = [f"http://127.0.0.1:{self.origin_port}"]
         config = {
             "server": {"workers": 2},
-            "store": {"url": store},
+            "store": {"url": store.url, "timeout": "1s"},
             "upstreams": {
                 name: {"endpoints": endpoints, "breaker": name} for name in ("alone", "shared")
             },
@@ -51,6 +52,10 @@ class Fleet(Configured):
             return bool((await self.admin("/readyz")).status == 200)
         except ConnectionError:
             return False
+
+    async def hears(self) -> bool:
+        """Whether both workers hear what is told of circuits."""
+        return bool(self._store.call("PUBSUB", "NUMSUB", "sg:circuits")[1] == 2)
 
     async def pids(self) -> list[int]:
         workers: Any = (await self.admin("/readyz")).json()["workers"]
@@ -83,7 +88,7 @@ class Fleet(Configured):
 def started(
     tmp_path_factory: pytest.TempPathFactory, redis_servers: RedisServers
 ) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path_factory.mktemp("fleet"), redis_servers.start().url)
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"), redis_servers.start())
     yield fleet
     fleet.stop()
 
@@ -155,6 +160,7 @@ async def test_each_worker_has_its_own(fleet: Fleet, origin: Origin, clients: li
 async def test_workers_share_what_is_shared(
     fleet: Fleet, origin: Origin, clients: list[Wire]
 ) -> None:
+    await until(fleet.hears)
     await trip(clients[0], origin, "/shared")
 
     async def all_refuse() -> bool:

@@ -100,7 +100,7 @@ def start_pair(
     async def start(
         breaker: Settings = SHARED, other: Settings | None = None, *, on: RedisServer = server
     ) -> Pair:
-        config = {"store": {"url": on.url, "timeout": "250ms"}}
+        config = {"store": {"url": on.url, "timeout": "1s"}}
         before = listeners(on)
         a_origin, b_origin = await start_origin(), await start_origin()
         a = await start_gateway(a_origin, breaker, config=config)
