@@ -45,12 +45,12 @@ class KeptBody:
     It goes out as it comes; what has been read is kept beside it. Implements `RequestBody`.
     """
 
-    __slots__ = ("_ended", "_kept", "_next", "_size", "_source", "length")
+    __slots__ = ("_ended", "_kept", "_next", "_source", "length")
 
     def __init__(self, source: RequestBody) -> None:
         self._source = source
-        self._kept: list[bytes] | None = []
-        self._size = 0
+        # One array: of a body that comes in pieces of a few bytes, pieces would cost far more.
+        self._kept: bytearray | None = bytearray()
         self._next = 0
         self._ended = False
         self.length = source.length
@@ -68,20 +68,20 @@ class KeptBody:
     async def read(self) -> bytes:
         kept = self._kept
         if kept is not None and self._next < len(kept):
-            self._next += 1
-            return kept[self._next - 1]
+            again = bytes(kept[self._next :])
+            self._next = len(kept)
+            return again
         if self._ended:
             return b""
         piece = await self._source.read()
         if not piece:
             self._ended = True
         elif kept is not None:
-            self._size += len(piece)
-            if self._size > KEPT_BODY:
+            if len(kept) + len(piece) > KEPT_BODY:
                 self._kept = None
             else:
-                kept.append(piece)
-                self._next += 1
+                kept += piece
+                self._next = len(kept)
         return piece
 
     def proceed(self) -> None:
