@@ -85,13 +85,16 @@ TRANSITIONS: Final[dict[tuple[State | None, Event], State | None]] = {
     (_S.UNKNOWN, _E.TAKE_OVER): _S.CLAIMED,
     (_S.UNKNOWN, _E.TTL_OVER): None,
     (_S.UNKNOWN, _E.FREE): None,
+    (_S.RECORDED, _E.RECORD): _S.RECORDED,
     (_S.RECORDED, _E.TTL_OVER): None,
     (_S.RECORDED, _E.FREE): None,
+    (_S.TOO_LARGE, _E.OUTGROW): _S.TOO_LARGE,
     (_S.TOO_LARGE, _E.TTL_OVER): None,
     (_S.TOO_LARGE, _E.FREE): None,
 }
 """All of it; None is no record. What is not here changes nothing and is refused. An owner whose
-lease is over finds UNKNOWN, and may still say what came of it."""
+lease is over finds UNKNOWN, and may still say what came of it. The same may be said again, as the
+first word may have had no answer."""
 
 
 class Terms(NamedTuple):

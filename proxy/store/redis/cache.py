@@ -33,7 +33,7 @@ from proxy.store.redis.cache_names import (
     variant_id,
 )
 from proxy.store.redis.cache_purges import SharedPurges
-from proxy.store.redis.cache_road import CacheRoad
+from proxy.store.redis.guarded_road import GuardedRoad
 from proxy.store.redis.road import open_road
 from proxy.store.redis.road_port import Road
 from proxy.store.scripts import script
@@ -74,8 +74,8 @@ class RedisCache:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._names = names
-        self._heads = CacheRoad(heads, timeout, metrics, clock)
-        self._bodies = CacheRoad(bodies, timeout, metrics, clock)
+        self._heads = GuardedRoad(heads, timeout, metrics, clock)
+        self._bodies = GuardedRoad(bodies, timeout, metrics, clock)
         self._wall = wall
         self._purges = SharedPurges(self._heads, self._names)
         self._leases = Leases(self._heads, self._names, clock)

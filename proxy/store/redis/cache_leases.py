@@ -15,7 +15,7 @@ from typing import Final
 
 from proxy.store.ports import StoreError
 from proxy.store.redis.cache_names import CacheNames
-from proxy.store.redis.cache_road import CacheRoad
+from proxy.store.redis.guarded_road import GuardedRoad
 from proxy.store.scripts import script
 
 _LEASE: Final = script("cache_lease")
@@ -47,7 +47,7 @@ class _Refused:
 class Leases:
     """Leases of primary keys. `clock` in seconds, never going back."""
 
-    def __init__(self, road: CacheRoad, names: CacheNames, clock: Callable[[], float]) -> None:
+    def __init__(self, road: GuardedRoad, names: CacheNames, clock: Callable[[], float]) -> None:
         self._road = road
         self._names = names
         self._clock = clock

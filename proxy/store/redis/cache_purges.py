@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from proxy.store.ports import Purge, PurgeListener, StoreError
 from proxy.store.redis.cache_names import CacheNames, tag_hash, tag_hashes
-from proxy.store.redis.cache_road import CacheRoad
+from proxy.store.redis.guarded_road import GuardedRoad
 from proxy.store.redis.link import ended
 from proxy.store.scripts import script
 
@@ -36,7 +36,7 @@ _EVERYTHING: Final = Purge(prefix="", soft=True)
 class SharedPurges:
     """What one process and the server tell each other of purges."""
 
-    def __init__(self, road: CacheRoad, names: CacheNames) -> None:
+    def __init__(self, road: GuardedRoad, names: CacheNames) -> None:
         self._road = road
         self._names = names
         self._listener: PurgeListener | None = None

@@ -83,6 +83,23 @@ class ClusterRoad:
 
         return await self._follow(keys[0], timeout, call)
 
+    async def run_and_wait(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[Word],
+        replicas: int,
+        *,
+        timeout: float | None = None,
+    ) -> tuple[Any, int]:
+        timeout = timeout or self._timeout
+
+        def call(link: Link, asking: bool) -> Awaitable[Any]:
+            return link.run_and_wait(script, keys, args, replicas, timeout, asking=asking)
+
+        reply, acknowledged = await self._follow(keys[0], timeout, call)
+        return reply, acknowledged
+
     async def ask(self, command: Sequence[Word], *, timeout: float | None = None) -> Any:
         timeout = timeout or self._timeout
 

@@ -18,6 +18,7 @@ from proxy.store.ports import StoreError
 from proxy.store.redis.access import CLIENT_NAME, CONNECT_TIMEOUT, Access, Address
 from proxy.store.redis.connection import Connection, ErrorReply, Word, pack
 from proxy.store.redis.road_port import Script
+from proxy.store.redis.waits import Waits
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Link:
         self.address: Address | None = None
         """Where it is, or was."""
         self.up = asyncio.Event()
+        self._waits: Waits | None = None
         self._access = access
         self._find = find
         self._scripts = scripts
@@ -98,15 +100,56 @@ class Link:
         connection = self.connection
         if connection is None:
             raise StoreError("down", self._reason)
-        sha = script.sha
         tail = (len(keys), *keys, *args)
-        reply = await connection.call(pack((b"EVALSHA", sha, *tail)), timeout, asking=asking)
+        call = pack((b"EVALSHA", script.sha, *tail))
+        reply = await connection.call(call, timeout, asking=asking)
         if type(reply) is not ErrorReply and type(reply) is not StoreError:
             return reply
         if not isinstance(reply, ErrorReply) or reply.code != "NOSCRIPT":
             raise reply
+        return await self._bring(connection, script, tail, timeout, asking)
+
+    async def run_and_wait(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[Word],
+        replicas: int,
+        timeout: float,
+        *,
+        asking: bool = False,
+    ) -> tuple[Any, int]:
+        """As `run`, and then how many replicas have what it wrote: so many as are asked for or
+        more, or how many within `timeout`. Never of another connection than the script's."""
+        connection, waits = self.connection, self._waits
+        if connection is None or waits is None:
+            raise StoreError("down", self._reason)
+        tail = (len(keys), *keys, *args)
+        patience = 2 * timeout  # a WAIT that is under way holds it up
+        call = pack((b"EVALSHA", script.sha, *tail))
+        running = connection.call(call, patience, asking=asking)
+        acknowledged = waits.ask(replicas, timeout)
+        try:
+            reply = await _reply(running)
+        except ErrorReply as error:
+            if error.code != "NOSCRIPT":
+                raise
+            reply = await self._bring(connection, script, tail, patience, asking)
+            acknowledged = waits.ask(replicas, timeout)
+        return reply, int(await _reply(acknowledged))
+
+    async def _bring(
+        self,
+        connection: Connection,
+        script: Script,
+        tail: tuple[Word, ...],
+        timeout: float,
+        asking: bool,
+    ) -> Any:
+        """A script's reply from a server that did not know it."""
         # Only the first of many that were under way brings the source again: the others' new
         # calls come after it on the same connection.
+        sha = script.sha
         self._scripts[sha] = script.source
         on_its_way = connection.scripts_sent
         if sha in on_its_way:
@@ -185,6 +228,7 @@ class Link:
     def _begin(self, connection: Connection) -> None:
         self._down.clear()
         self.connection = connection
+        self._waits = Waits(connection)
         self.up.set()
         if self._told is not None:
             self._told = None

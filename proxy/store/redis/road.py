@@ -68,6 +68,21 @@ class SingleRoad:
         except ErrorReply as error:
             raise self._refused(error) from None
 
+    async def run_and_wait(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[Word],
+        replicas: int,
+        *,
+        timeout: float | None = None,
+    ) -> tuple[Any, int]:
+        timeout = timeout or self._timeout
+        try:
+            return await self._link.run_and_wait(script, keys, args, replicas, timeout)
+        except ErrorReply as error:
+            raise self._refused(error) from None
+
     async def ask(self, command: Sequence[Word], *, timeout: float | None = None) -> Any:
         try:
             return await self._link.ask(*command, timeout=timeout or self._timeout)

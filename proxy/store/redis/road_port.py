@@ -43,6 +43,20 @@ class Road(Protocol):
         `timeout` (seconds) instead of the store's own. Raises StoreError.
         """
 
+    async def run_and_wait(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes | int | str],
+        replicas: int,
+        *,
+        timeout: float | None = None,
+    ) -> tuple[Any, int]:
+        """As `run`, and then how many replicas of that server have acknowledged what the script
+        wrote: `replicas` (at least 1) of them or more, or how many after `timeout`. Both go over
+        one connection together (WAIT counts what its own connection wrote), which holds up
+        whatever follows on it."""
+
     async def ask(
         self, command: Sequence[bytes | int | str], *, timeout: float | None = None
     ) -> Any:

@@ -1,8 +1,8 @@
-"""A road of the cache's own: measured, and not asked while it is in trouble.
+"""A road that is measured, and not asked while it is in trouble: the cache's, and idempotency's.
 
 Rules:
-- The breaker is the store's (proxy.store.breaker): while it is not closed, calls fail at once, and
-  the road is probed beside them.
+- The breaker is the store's (proxy.store.breaker): while it is not closed, calls fail at once
+  (NotAsked), and the road is probed beside them.
 - What is large has more time: the road's own timeout, and what is under way at RATE.
 """
 
@@ -23,7 +23,11 @@ RATE: Final = 10_000_000
 _SMALL: Final = 4096  # bytes that need no time of their own
 
 
-class CacheRoad:
+class NotAsked(StoreError):
+    """The road is in trouble, and nothing was sent."""
+
+
+class GuardedRoad:
     """Calls on a Road. `clock` in seconds, never going back."""
 
     def __init__(
@@ -64,6 +68,23 @@ class CacheRoad:
 
         return await self._guard(which.name, call, size, must)
 
+    async def run_and_wait(
+        self,
+        which: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes | int | str],
+        replicas: int,
+    ) -> tuple[Any, int]:
+        """As `run`, and then how many replicas have what was written (`Road.run_and_wait`)."""
+        which.check(len(keys), len(args))
+        road = self.road
+
+        def call(timeout: float | None) -> Awaitable[tuple[Any, int]]:
+            return road.run_and_wait(which, keys, args, replicas, timeout=timeout)
+
+        reply, acknowledged = await self._guard(which.name, call, 0)
+        return reply, acknowledged
+
     async def ask(self, name: str, command: Sequence[bytes | int | str], size: int) -> Any:
         """A command's reply, for what is large. Raises StoreError."""
         road = self.road
@@ -79,7 +100,7 @@ class CacheRoad:
         breaker = self._breaker
         began = self._clock()
         if not (breaker.closed or must):
-            raise StoreError("down", "the cache's store is in trouble")
+            raise NotAsked("down", "the store is in trouble")
         generation = breaker.generation
         tally = self._metrics.store(name)
         timeout = None
