@@ -164,7 +164,7 @@ class Budget:
         self._place = 0
 
     def request(self, now: float) -> None:
-        """A client's request has come, and is about to be tried the first time."""
+        """A client's request was tried the first time; whether it failed is not asked."""
         if int(now) > self._second:
             self._turn(int(now))
         self._requests[self._place] += 1

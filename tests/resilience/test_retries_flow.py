@@ -177,6 +177,22 @@ async def test_a_budget_of_none_leaves_ten(bench: Bench) -> None:
     assert len(origin.seen) == 20 + 10
 
 
+async def test_what_the_breaker_refuses_earns_no_retries(bench: Bench) -> None:
+    origin = await bench.origin(BUSY)
+    gateway = await bench.gateway(
+        origin,
+        upstream={"breaker": "kept"},
+        retry=QUICK,
+        policies={"breakers": {"kept": {}}},
+    )
+    await gateway.gateway.force_breaker("origin", "open")
+    for _ in range(100):
+        assert (await gateway.ask()).json()["type"] == "urn:sluicegate:problem:breaker-open"
+    await gateway.gateway.force_breaker("origin", "closed")
+    await _many(gateway.port, 10)
+    assert len(origin.seen) <= 10 + 10 * 1.0 + 10  # each earned one, and ten are free
+
+
 # How soon.
 
 

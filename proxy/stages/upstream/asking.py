@@ -70,39 +70,34 @@ async def _attempts(there: Destination, request: Outgoing) -> Reply | Refused:
     if request.body is not None and retry.terms.sends_again(method):
         kept = request.body = KeptBody(request.body)
     began = monotonic()
-    retry.budget.request(began)
     number = 1
     while True:
-        reply: Reply | None = None
-        error: UpstreamError | None = None
+        said: Reply | Refused | UpstreamError
         try:
             said = await attempt(there, request)
         except UpstreamError as failed:
-            error = failed
-            what = Failure(failed.reason, failed.sent, None)
-        else:
-            if isinstance(said, Refused) or str(said.status) not in retry.terms.on:
-                return said
-            reply = said
-            asked = Fields(said.fields).get("retry-after")
-            what = Failure(str(said.status), True, retry_after(asked, time.time()))
-        left = there.plan.deadline - (monotonic() - began)
+            said = failed
+        if isinstance(said, Refused):
+            return said
+        if number == 1:
+            retry.budget.request(monotonic())  # one that was refused did not burden the upstream
+        if isinstance(said, Reply) and str(said.status) not in retry.terms.on:
+            return said
         verdict = decide(
             retry.terms,
             method,
             number,
-            what,
+            what := _failure(said),
             replayable=request.body is None or (kept is not None and kept.replayable),
-            time_left=left,
+            time_left=there.plan.deadline - (monotonic() - began),
             random=random.random(),
         )
         if isinstance(verdict, Stop) or not retry.budget.spend(monotonic()):
-            if reply is None:
-                assert error is not None
-                raise error
-            return reply
-        if reply is not None and reply.stream is not None:
-            reply.stream.close()
+            if isinstance(said, UpstreamError):
+                raise said
+            return said
+        if isinstance(said, Reply) and said.stream is not None:
+            said.stream.close()
         retries = there.tally.retries
         retries[what.reason] = retries.get(what.reason, 0) + 1
         log.debug("upstream %s: %s: attempt %d follows", there.name, what.reason, number + 1)
@@ -111,3 +106,11 @@ async def _attempts(there: Destination, request: Outgoing) -> Reply | Refused:
         request.patience = there.plan.deadline - (monotonic() - began)
         if kept is not None:
             kept.rewind()
+
+
+def _failure(said: Reply | UpstreamError) -> Failure:
+    """What became of a try that failed."""
+    if isinstance(said, UpstreamError):
+        return Failure(said.reason, said.sent)
+    asked = Fields(said.fields).get("retry-after")
+    return Failure(str(said.status), True, retry_after(asked, time.time()))
