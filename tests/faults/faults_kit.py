@@ -50,6 +50,14 @@ POLICIES: Final = {
     },
     "caches": {"things": {"early_refresh": 0}},
     "retries": {"once": {"attempts": 2, "backoff": "10ms", "budget": "100%"}},
+    "breakers": {
+        "quick": {
+            "consecutive_failures": 1,
+            "open_for": "50ms",
+            "open_max": "50ms",
+            "half_open_requests": 1,
+        }
+    },
 }
 
 
@@ -65,6 +73,10 @@ CACHED: Final = {"cache": "things"}
 FEATURES: Final = {
     "plain": Feature(),
     "retried": Feature(upstream={"retry": "once"}),
+    # Asked twice in a row: it has less time for each.
+    "guarded": Feature(
+        upstream={"breaker": "quick", "response_timeout": "250ms", "read_timeout": "250ms"}
+    ),
     "local": Feature(route={"limits": ["local"]}),
     "deny": Feature(route={"limits": ["deny"]}),
     "cached": Feature("fresh", CACHED),
@@ -202,9 +214,20 @@ class Gateway:
         target = f"/{feature}/{kind}/{name}"
         return await outcome(self.port, target, kind, limited="limits" in route)
 
+    async def probe(self, feature: str, name: str) -> str:
+        """As `ask`, once its breaker lets a request through: never, if a probe kept its permit."""
+        said: list[str] = []
+
+        async def through() -> bool:
+            said[:] = [await self.ask(feature, name)]
+            return said[0] != "503 breaker-open"
+
+        await until(through)
+        return said[0]
+
     async def clean(self, feature: str, name: str) -> str:
-        """As `ask`, where nothing is wrong; afterwards there is a connection in the pool."""
-        said = await self.ask(feature, name)
+        """As `probe`, where nothing is wrong; afterwards there is a connection in the pool."""
+        said = await self.probe(feature, name)
         if feature == "tunnel":
             await outcome(self.port, f"/{feature}/get/{name}", "get")
         return said

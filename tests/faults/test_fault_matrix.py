@@ -29,13 +29,16 @@ GONE: Final = f"{DEAD} or {BAD}"
 ONCE: Final = f"{GONE} or {OK}"
 """A write that finds its connection gone before the first byte goes out on a new one."""
 
-MEMORY: Final = ("plain", "retried", "deny", "cached", "stale", "up", "down", "tunnel")
+MEMORY: Final = ("plain", "retried", "guarded", "deny", "cached", "stale", "up", "down", "tunnel")
 REDIS: Final = ("deny", "cached", "stale")
 """Features of the gateway that counts in itself, and of the one that has a Redis."""
+GUARDED: Final = ("memory", "guarded")
+PROBE: Final = ("memory", "probe")
 
 
 class Row(NamedTuple):
-    """What is expected of each feature; `get` is for plain, limited (`deny`) and cached ones."""
+    """What is expected of each feature; `get` is for plain, limited (`deny`), cached and guarded
+    ones. What is guarded is asked again as the probe of the breaker that the fault has opened."""
 
     name: str
     fault: Fault | float
@@ -147,16 +150,22 @@ class World:
             relay.recover()
 
     async def asked(self, name: str, *, clean: bool = False) -> dict[tuple[str, str], str]:
-        """What comes of one request per gateway and feature, all at once."""
-        asking = {
-            (store, feature): (gateway.clean if clean else gateway.ask)(
-                # What may be stale has been stored since the gateway began.
-                feature, "first" if feature == "stale" else name
-            )
-            for store, gateway in self.gateways.items()
-            for feature in self.relays[store]
-        }  # fmt: skip
-        return dict(zip(asking, await asyncio.gather(*asking.values()), strict=True))
+        """What comes of one request per gateway and feature, all at once, and of a probe."""
+        ask = Gateway.clean if clean else Gateway.ask
+        cells = [(store, feature) for store in self.gateways for feature in self.relays[store]]
+        # What may be stale has been stored since the gateway began.
+        names = ["first" if feature == "stale" else name for _, feature in cells]
+
+        async def probed() -> str:
+            await done[cells.index(GUARDED)]
+            return await self.gateways["memory"].probe("guarded", name)
+
+        done = [
+            asyncio.ensure_future(ask(self.gateways[store], feature, one))
+            for (store, feature), one in zip(cells, names, strict=True)
+        ]
+        said = await asyncio.gather(*done, probed())
+        return dict(zip([*cells, PROBE], said, strict=True))
 
     async def held(self) -> dict[str, int]:
         """What the gateways hold, and the leases that stand in Redis."""
@@ -185,13 +194,14 @@ def world(started: World) -> Iterator[World]:
 
 def wrong(said: dict[tuple[str, str], str], row: Row | None) -> dict[tuple[str, str], str]:
     """What differs from what the row says, or from OK."""
-    columns = {"deny": "get", "plain": "get", "cached": "get"}
+    columns = dict.fromkeys(("plain", "guarded", "deny", "cached", "probe"), "get")
 
-    def right(feature: str) -> list[str]:
-        column = columns.get(feature, feature)
-        return [OK] if row is None else getattr(row, column).split(" or ")
+    def right(cell: tuple[str, str]) -> list[str]:
+        if row is None or (cell == PROBE and row.strikes != "always"):
+            return [OK]
+        return str(getattr(row, columns.get(cell[1], cell[1]))).split(" or ")
 
-    return {cell: word for cell, word in said.items() if word not in right(cell[1])}
+    return {cell: word for cell, word in said.items() if word not in right(cell)}
 
 
 @pytest.mark.parametrize("row", MATRIX, ids=[row.name for row in MATRIX])
