@@ -3,7 +3,9 @@ worked example is what the algorithms do."""
 
 import datetime
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,14 +19,16 @@ from proxy.core.limits.decision import Rate
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+# Of the same length, so that a comment in an example is no heading.
+PROSE = re.sub("^```.*?^```", lambda it: "`" * len(it[0]), README, flags=re.MULTILINE | re.DOTALL)
 SECOND = 1_000_000
 
 
 def section(heading: str) -> str:
     """The text under a heading (given with its #s), up to the next of the same level or above."""
     level = heading.split(" ")[0]
-    start = README.index(f"\n{heading}\n") + len(heading) + 2
-    end = re.search(rf"^#{{1,{len(level)}}} ", README[start:], re.MULTILINE)
+    start = PROSE.index(f"\n{heading}\n") + len(heading) + 2
+    end = re.search(rf"^#{{1,{len(level)}}} ", PROSE[start:], re.MULTILINE)
     return README[start : start + end.start()] if end else README[start:]
 
 
@@ -73,6 +77,47 @@ def test_recipes_pass_check_without_a_warning(policies: str, routes: str, tmp_pa
     (tmp_path / "gateway.yaml").write_text(upstreams + routes)
     said = sluicegate("check", "-c", tmp_path / "gateway.yaml")
     assert len(said.splitlines()) == 1, said
+
+
+def resilience_recipes() -> Iterator[dict[str, str]]:
+    """Each recipe's files: its gateway.yaml ends it."""
+    files: dict[str, str] = {}
+    for block in blocks(section("### Recipes for upstreams"), "yaml"):
+        name = block.partition("\n")[0].removeprefix("# ")
+        files[name] = block
+        if name == "gateway.yaml":
+            yield files
+            files = {}
+    assert not files
+
+
+@pytest.mark.parametrize(
+    "files",
+    list(resilience_recipes()),
+    ids=["somebody else's API", "flaky", "canary", "sticky", "another region"],
+)
+def test_recipes_for_upstreams_are_whole(files: dict[str, str], tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    said = sluicegate("check", "-c", tmp_path / "gateway.yaml")
+    assert len(said.splitlines()) == 1, said
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None and not os.environ.get("CI"),
+    reason="promtool (Debian: prometheus) is not here, and this is no CI run",
+)
+def test_the_alerts_are_promql_about_metrics_that_are_documented(tmp_path: Path) -> None:
+    metrics = section("## Metrics")
+    (text,) = blocks(metrics, "promql")
+    alerts = re.split(r"\n(?! )", text.strip())
+    rules = [{"alert": f"A{number}", "expr": expr} for number, expr in enumerate(alerts)]
+    file = tmp_path / "alerts.yaml"
+    file.write_text(json.dumps({"groups": [{"name": "readme", "rules": rules}]}))
+    done = subprocess.run(["promtool", "check", "rules", file], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in re.findall(r"sluicegate_\w+", text):
+        assert f"| `{name.removesuffix('_count')}` |" in metrics
 
 
 def test_the_example_of_policies_passes_check(tmp_path: Path) -> None:
