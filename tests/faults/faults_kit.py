@@ -73,9 +73,15 @@ CACHED: Final = {"cache": "things"}
 FEATURES: Final = {
     "plain": Feature(),
     "retried": Feature(upstream={"retry": "once"}),
-    # Asked twice in a row: it has less time for each.
+    # Asked twice in a row, it has less time for each. A probe that is lost is given up after the
+    # deadline, which is no sooner than a test gives up.
     "guarded": Feature(
-        upstream={"breaker": "quick", "response_timeout": "250ms", "read_timeout": "250ms"}
+        upstream={
+            "breaker": "quick",
+            "response_timeout": "250ms",
+            "read_timeout": "250ms",
+            "deadline": "10s",
+        }
     ),
     "local": Feature(route={"limits": ["local"]}),
     "deny": Feature(route={"limits": ["deny"]}),
