@@ -467,6 +467,20 @@ async def test_the_deadline_covers_connecting(lab: Lab) -> None:
         assert upstream.status()["in_flight"] == upstream.status()["busy"] == 0
 
 
+@pytest.mark.parametrize(("deadline", "patience"), [(0.05, None), (20.0, 0.05)])
+async def test_a_connect_that_had_little_time_ejects_nobody(
+    lab: Lab, deadline: float, patience: float | None
+) -> None:
+    """The deadline of one that had its time is as good as a connect_timeout: it ejects."""
+    with full_backlog() as endpoint:
+        upstream = lab.upstream(endpoint, deadline=deadline)
+        asked = request()
+        asked.patience = patience
+        await fails(upstream.send(asked), "deadline", sent=False)
+        (shown,) = upstream.status()["endpoints"]  # type: ignore[misc]
+        assert (shown["avoided_s"] > 0) == (patience is None)
+
+
 class Names:
     """A resolver that gives these answers one after the other, the last one for good."""
 

@@ -160,7 +160,7 @@ class HttpUpstream:
             connection = dialling.result()
         except BaseException as error:
             if isinstance(error, UpstreamError):
-                self._endpoints.failed(call.index, began, loop.time(), error.detail)
+                self._unmade(call.index, began, loop.time(), error)
             dialling.add_done_callback(_unwanted)
             dialling.cancel()
             raise
@@ -187,6 +187,13 @@ class HttpUpstream:
             connection = await self._connect(call)
         announced.written = True
         return connection
+
+    def _unmade(self, index: int, began: float, now: float, error: UpstreamError) -> None:
+        """A connect came to nothing. Where earlier tries or the line had left it little time, that
+        says nothing of the endpoint."""
+        fair = min(self.plan.connect_timeout, self.plan.deadline) / 2
+        if error.reason == "connect_error" or now - began >= fair:
+            self._endpoints.failed(index, began, now, error.detail)
 
     def _write(self, call: Call, connection: Connection, request: Outgoing, now: float) -> None:
         call.begin(connection)
