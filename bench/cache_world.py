@@ -18,6 +18,7 @@ from proxy.policy.compile import Live, compile_snapshot
 from proxy.policy.load import load
 from proxy.policy.snapshot import UpstreamPlan
 from proxy.stages.cache import Caching
+from proxy.stages.idempotency import Replaying
 from proxy.store.memory.limits import MemoryLimits
 
 EPOCH = 1_800_000_000_000
@@ -71,7 +72,9 @@ class World(Live):
             (Path(folder) / "policies.yaml").write_text(POLICIES)
             self.snapshot = compile_snapshot(load(Path(folder) / "gateway.yaml"), self)
         self.caching = Caching(self.metrics, memory, clock=lambda: self.now)
-        self.flow = Flow(MemoryLimits(lambda: self.now * 1000, self.metrics), self.caching)
+        self.flow = Flow(
+            MemoryLimits(lambda: self.now * 1000, self.metrics), Replaying(), self.caching
+        )
 
     def upstream(self, plan: UpstreamPlan) -> Upstream:
         return self

@@ -31,10 +31,11 @@ from proxy.policy.problem import ConfigError
 from proxy.policy.reload import Watcher
 from proxy.policy.snapshot import Snapshot
 from proxy.stages.cache import Caching
+from proxy.stages.idempotency import Replaying
 from proxy.store.ports import LimitStore, Purge
 from proxy.store.redis.cache import RedisCache, open_cache
 from proxy.store.redis.circuits import SharedCircuits
-from proxy.stores import CONNECT_PATIENCE, Counting
+from proxy.stores import CONNECT_PATIENCE, Counting, Recording
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class Gateway:
         self._live = Live(self.metrics)
         self._snapshot: Snapshot | None = None
         self._prepared: tuple[Snapshot, list[str]] | None = None
+        self._recording = Recording(self.metrics)
+        self._replaying = Replaying()
         self._caching: Caching | None = None
         self._shared: RedisCache | None = None
         self._front: Front | None = None
@@ -114,6 +117,12 @@ class Gateway:
 
     async def force_breaker(self, upstream: str, state: str) -> None:
         self._live.force(upstream, STATES[state])
+
+    async def free_record(self, record: bytes) -> None:
+        await self._recording.free(record)
+
+    def idempotency_status(self) -> dict[str, object]:
+        return self._replaying.status()
 
     def connections(self) -> int:
         return 0 if self._front is None else self._front.connections()
@@ -219,11 +228,12 @@ class Gateway:
         caching = self._caching = Caching(
             self.metrics, store.cache_memory, blind=round(store.cache_blind * 1000)
         )
-        flow = Flow(self.limit_store, caching)
+        flow = Flow(self.limit_store, self._replaying, caching)
         front = self._front = Front(snapshot, flow, self.metrics, self._access, self._is_ready)
         self._adopt(snapshot, [str(warning) for warning in loaded.warnings])
         if self._shared is not None:
             await self._shared.up(CONNECT_PATIENCE)
+        await self._recording.up(CONNECT_PATIENCE)
         return snapshot, front
 
     async def stop(self) -> None:
@@ -235,6 +245,9 @@ class Gateway:
             await self._watcher.stop()
         if self._front is not None and self._snapshot is not None and self._listeners:
             await self._drain(self._front, self._snapshot)
+            # Requests whose clients have left are recorded all the same.
+            await self._replaying.close(self._snapshot.server.drain_timeout)
+        await self._recording.close()
         if self._caching is not None:
             await self._caching.close()
         await self._live.close()
@@ -265,6 +278,8 @@ class Gateway:
         self._live.commit()
         self._counting.retain(snapshot)
         self._share(snapshot)
+        self._recording.open(snapshot)
+        self._replaying.store = self._recording.store
 
     def _share(self, snapshot: Snapshot) -> None:
         """Opens the shared tier with the first cache there is. It stays for what is stored."""

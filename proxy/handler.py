@@ -1,24 +1,28 @@
-"""The flow, top to bottom: who, where, may they, do we have it, ask, answer.
+"""The flow, top to bottom: who, where, may they, have we seen it, do we have it, is it up, ask,
+answer.
 
-A request comes in; we know who (identity) and where (route); may they (limits); do we have it
-(cache); ask (upstream); answer (response). A stage returns None to go on, or the Reply that ends
-the flow. A stage that needs no I/O never suspends: the 429 of a memory limit, and what is cached in
-memory, come out of one `coro.send(None)`.
+A request comes in; we know who (identity) and where (route); may they (limits); have we seen it
+(idempotency); do we have it (cache); is it up (breaker); ask (upstream); answer (response). A stage
+returns None to go on, or the Reply that ends the flow. A stage that needs no I/O never suspends:
+the 429 of a memory limit, and what is cached in memory, come out of one `coro.send(None)`.
 """
 
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
-from proxy.stages import cache, identity, limits, response, route, upstream
+from proxy.stages import cache, idempotency, identity, limits, response, route, upstream
 from proxy.store.ports import LimitStore
 
 
 class Flow:
-    """The sentence, bound to the store that counts and to what is cached."""
+    """The sentence, bound to the store that counts, to what is recorded and to what is cached."""
 
-    __slots__ = ("_caching", "_limits")
+    __slots__ = ("_caching", "_limits", "_replaying")
 
-    def __init__(self, limit_store: LimitStore, caching: cache.Caching) -> None:
+    def __init__(
+        self, limit_store: LimitStore, replaying: idempotency.Replaying, caching: cache.Caching
+    ) -> None:
         self._limits = limit_store
+        self._replaying = replaying
         self._caching = caching
 
     async def answer(self, ex: Exchange) -> Reply:
@@ -27,8 +31,12 @@ class Flow:
         if reply is None:
             reply = await limits.admit(ex, self._limits)
         if reply is None:
-            reply = await cache.through(ex, upstream.ask, self._charge, self._caching)
+            reply = await idempotency.through(ex, self._fetch, self._replaying)
         return response.finish(ex, reply)
+
+    async def _fetch(self, ex: Exchange) -> Reply:
+        """From the cache or the upstream."""
+        return await cache.through(ex, upstream.ask, self._charge, self._caching)
 
     async def _charge(self, ex: Exchange) -> Reply | None:
         """May they, once more: what only those are asked that go upstream."""

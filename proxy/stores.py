@@ -7,8 +7,11 @@ from proxy.metrics import Metrics
 from proxy.policy.snapshot import Snapshot, StorePlan
 from proxy.store.breaker import IN_A_ROW, Breaker
 from proxy.store.guard import GuardedLimits
+from proxy.store.idempotency import IdempotencyStore
+from proxy.store.memory.idempotency import MemoryIdempotency
 from proxy.store.memory.limits import MemoryLimits
 from proxy.store.ports import LimitStore
+from proxy.store.redis.idempotency import RedisIdempotency, open_idempotency
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road
 from proxy.store.redis.road_port import Road
@@ -76,6 +79,43 @@ class Counting:
 
     async def close(self) -> None:
         await self.limits.close()
+
+
+class Recording:
+    """Where this process records idempotent requests. Opened with the first policy there is; it
+    stays for what is recorded."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._shared: RedisIdempotency | None = None
+        self.store: IdempotencyStore | None = None
+
+    def open(self, snapshot: Snapshot) -> None:
+        """Opens the store, if the snapshot is the first that needs one."""
+        if self.store is not None or not snapshot.idempotency:
+            return
+        if snapshot.store.idempotency_at.kind == "memory":
+            self.store = MemoryIdempotency(_milliseconds)
+        else:
+            self.store = self._shared = open_idempotency(snapshot.store, self._metrics)
+
+    async def up(self, seconds: float) -> None:
+        """Waits for the first connection, for so long at most."""
+        if self._shared is not None:
+            await self._shared.up(seconds)
+
+    async def free(self, record: bytes) -> None:
+        """Removes a record. Raises StoreError."""
+        if self.store is not None:
+            await self.store.free(record)
+
+    async def close(self) -> None:
+        if self.store is not None:
+            await self.store.close()
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _microseconds() -> int:

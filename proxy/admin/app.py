@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.admin import breakers, limits
+from proxy.admin import breakers, idempotency, limits
 from proxy.admin.answers import Refusal, json_response, read_json
 from proxy.admin.control import Control
 from proxy.admin.explain import explain
@@ -41,6 +41,7 @@ def make_admin_app(control: Control, admin: AdminPlan) -> web.Application:
     app.router.add_delete("/limits/{name}", calls.reset_limit)
     app.router.add_get("/breakers", calls.breakers)
     app.router.add_put("/breakers/{upstream}", calls.force_breaker)
+    app.router.add_delete("/idempotency/{name}", calls.free_key)
     app.router.add_post("/cache/purge", calls.purge)
     app.router.add_post("/config/reload", calls.reload)
     app.router.add_post("/explain", calls.explain)
@@ -133,6 +134,12 @@ class _Calls:
         await self._control.refresh()
         now = next(said for said in self._control.breakers() if said["upstream"] == upstream)
         return json_response(now)
+
+    async def free_key(self, request: web.Request) -> web.Response:
+        plan = idempotency.find(self._snapshot(), request.match_info["name"])
+        record = idempotency.read_record(plan, _raw_query(request))
+        await self._control.free_record(record)
+        return web.Response(status=204)
 
     async def purge(self, request: web.Request) -> web.Response:
         snapshot = self._snapshot()

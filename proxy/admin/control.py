@@ -59,5 +59,11 @@ class Control(Protocol):
         """Opens or closes an upstream's circuit by hand, in every process; "auto" lets it decide
         again (`admin.breakers.STATES`)."""
 
+    async def free_record(self, record: bytes) -> None:
+        """Frees an idempotency key (`core.idempotency.record_id`). Raises StoreError."""
+
+    def idempotency_status(self) -> dict[str, object]:
+        """Requests at work under a claim, and how the store of records is; {} without policies."""
+
     def connections(self) -> int:
         """Open client connections."""

@@ -78,6 +78,7 @@ async def explain(
     if said["cache"] is not None and looked_up is not None:
         said["cache"] |= await looked_up(question)
     said["breaker"] = _breaker(ex.route.upstream, circuits)
+    said["idempotency"] = _idempotency(ex, ex.route)
     return said
 
 
@@ -185,6 +186,13 @@ def _breaker(there: Destination, circuits: Sequence[dict[str, Any]]) -> dict[str
     return {"name": there.policy, "state": states.get(there.name)}
 
 
+def _idempotency(ex: Exchange, plan: RoutePlan) -> dict[str, Any] | None:
+    policy = plan.idempotency
+    if policy is None or ex.method not in policy.methods:
+        return None
+    return {"policy": policy.name, "scope": policy.scope.shown(ex)}
+
+
 def render(said: dict[str, Any]) -> str:
     """An explanation for a person, a fact per line."""
     lines = [f"client    {said['client_ip']}"]
@@ -204,6 +212,8 @@ def render(said: dict[str, Any]) -> str:
     if (breaker := said["breaker"]) is not None:
         state = f", {breaker['state']} now" if breaker["state"] else ""
         lines.append(f"breaker   {breaker['name']}{state}")
+    if (policy := said["idempotency"]) is not None:
+        lines.append(f"idempotent {policy['policy']}: a key counts within {policy['scope']}")
     if (answer := said.get("answer")) is not None:
         detail = f": {answer['detail']}" if "detail" in answer else ""
         allow = f" Allow: {answer['allow']}" if "allow" in answer else ""

@@ -3,7 +3,7 @@
 from proxy import __version__
 from proxy.admin.control import Control
 from proxy.metrics import DECISIONS, OUTCOMES
-from proxy.policy.snapshot import CachePlan, LimitPlan, RoutePlan, Snapshot
+from proxy.policy.snapshot import CachePlan, IdempotencyPlan, LimitPlan, RoutePlan, Snapshot
 
 
 def status(control: Control, snapshot: Snapshot, now: float) -> dict[str, object]:
@@ -23,6 +23,8 @@ def status(control: Control, snapshot: Snapshot, now: float) -> dict[str, object
         "caches": [_cache(plan, snapshot, now) for plan in snapshot.caches.values()],
         "upstreams": control.upstream_status(),
         "breakers": control.breakers(),
+        "idempotency": control.idempotency_status()
+        | {"policies": [_idempotency(plan, snapshot) for plan in snapshot.idempotency.values()]},
     }
 
 
@@ -53,6 +55,16 @@ def _limit(plan: LimitPlan) -> dict[str, object]:
         "overrides": len(plan.overrides),
         **figures,
         "overflow": plan.tally.overflow,
+    }
+
+
+def _idempotency(plan: IdempotencyPlan, snapshot: Snapshot) -> dict[str, object]:
+    figures: dict[str, object] = {name: getattr(plan.tally, name) for name in plan.tally.__slots__}
+    return {
+        "name": plan.name,
+        "routes": [route.name for route in snapshot.routes.values() if route.idempotency is plan],
+        "scope": list(plan.scope.parts),
+        **figures,
     }
 
 

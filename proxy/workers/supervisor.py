@@ -30,7 +30,7 @@ from proxy.policy.reload import Watcher
 from proxy.policy.snapshot import Snapshot, UpstreamPlan
 from proxy.policy.sources import KeptSources
 from proxy.store.ports import LimitStore, Purge, StoreError
-from proxy.stores import Counting
+from proxy.stores import Counting, Recording
 from proxy.workers.breakers import ForcedBreakers, worst
 from proxy.workers.channel import Lost, Refused
 from proxy.workers.limits import FleetLimits
@@ -63,6 +63,7 @@ class Supervisor:
         self._ended = Metrics()
         self._counting = Counting(self._own)
         self._forced = ForcedBreakers()
+        self._recording = Recording(self._own)
         self._snapshot: Snapshot | None = None
         self._sources = sources
         self._generation = 0
@@ -131,6 +132,14 @@ class Supervisor:
     async def force_breaker(self, upstream: str, state: str) -> None:
         async with self._reloading:
             await self._forced.force(self._posts, upstream, state)
+
+    async def free_record(self, record: bytes) -> None:
+        await self._recording.free(record)
+
+    def idempotency_status(self) -> dict[str, object]:
+        told = [figures["idempotency"] for figures in self._figures()]
+        status: dict[str, object] = merged(told) if told else {}
+        return status
 
     def connections(self) -> int:
         return sum(figures["connections"] for figures in self._figures())
@@ -290,6 +299,7 @@ class Supervisor:
         if self._port is not None:
             await asyncio.to_thread(self._port.unlink)
         await self._admin.close()
+        await self._recording.close()
         await self._counting.close()
         log.info("stopped")
 
@@ -314,6 +324,7 @@ class Supervisor:
         self._snapshot = snapshot
         self._sources = sources
         self._generation += 1
+        self._recording.open(snapshot)
         self._forced.retain({name for name, it in snapshot.upstreams.items() if it.breaker})
 
     def _content(self) -> str:

@@ -130,6 +130,7 @@ async def _figures(gateway: Gateway) -> dict[str, Any]:
         "store": gateway.store_status(),
         "cache": gateway.cache_status(),
         "breakers": gateway.breakers(),
+        "idempotency": gateway.idempotency_status(),
         "ready": ready,
         "detail": detail,
     }

@@ -81,6 +81,7 @@ class Gateway(Live):
         self.caching = Caching(self.metrics, 2**20, clock=lambda: self.now // 1000)
         self.purges: list[Purge] = []
         self.purge_trouble: StoreError | None = None
+        self.freed: list[bytes] = []
 
     def load(self, folder: Path) -> None:
         """Reads the configuration above."""
@@ -145,6 +146,12 @@ class Gateway(Live):
         breaker = self.config.upstreams[upstream].breaker
         assert breaker is not None
         breaker.force(STATES[state], 0.0)
+
+    async def free_record(self, record: bytes) -> None:
+        self.freed.append(record)
+
+    def idempotency_status(self) -> dict[str, object]:
+        return {}
 
     def connections(self) -> int:
         return 5

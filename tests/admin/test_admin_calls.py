@@ -165,6 +165,7 @@ async def test_status(admin: Client, gateway: Gateway, tmp_path: Path) -> None:
         ],
         "upstreams": [{"name": "users", "in_flight": 2, "connections": 3, "waiting": 1}],
         "breakers": [],
+        "idempotency": {"policies": []},
     }
 
 

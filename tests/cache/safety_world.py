@@ -22,6 +22,7 @@ from proxy.policy.compile import Live, compile_snapshot
 from proxy.policy.load import Loaded
 from proxy.policy.snapshot import Snapshot, UpstreamPlan
 from proxy.stages.cache import Caching
+from proxy.stages.idempotency import Replaying
 from proxy.store.memory.limits import MemoryLimits
 
 SECOND = 1000
@@ -203,7 +204,9 @@ class World(Live):
         """(tick of the origin's answer, tick when the client had it, target)."""
         self.snapshot: Snapshot = compile_snapshot(loaded, self)
         self.caching = Caching(self.metrics, 1 << 20, clock=lambda: self.now)
-        self.flow = Flow(MemoryLimits(lambda: self.now * 1000, self.metrics), self.caching)
+        self.flow = Flow(
+            MemoryLimits(lambda: self.now * 1000, self.metrics), Replaying(), self.caching
+        )
 
     def upstream(self, plan: UpstreamPlan) -> Upstream:
         return self

@@ -19,6 +19,7 @@ from proxy.policy.compile import compile_snapshot
 from proxy.policy.load import Loaded, load
 from proxy.stages.cache import Caching
 from proxy.stages.cache.tier import Tier
+from proxy.stages.idempotency import Replaying
 from proxy.store.memory.limits import MemoryLimits
 
 CONFIG = {
@@ -65,7 +66,7 @@ async def test_a_client_that_leaves_does_not_take_its_invalidation_along(loaded,
     origin, elsewhere = Origin(), Listener()
     snapshot = compile_snapshot(loaded, origin)
     caching = Caching(origin.metrics, 1 << 20)
-    flow = Flow(MemoryLimits(lambda: 0, origin.metrics), caching)
+    flow = Flow(MemoryLimits(lambda: 0, origin.metrics), Replaying(), caching)
     ex = Exchange(
         snapshot, "DELETE", "/a", 11, Fields([]), authority="h", scheme="http", peer="192.0.2.1"
     )

@@ -1,0 +1,190 @@
+"""A request under its claim, from its sending to the record of its answer.
+
+Rules:
+- It runs beside its client: one that leaves ends nothing, and the answer is recorded all the same.
+- The answer is recorded before its client has seen the end of it: whoever has read it finds it
+  again.
+- Nothing was written: the key is free. Something was, and no whole answer came: the outcome is
+  unknown. An answer of a status that is not kept frees the key.
+- An answer that outgrows `max_body` goes on to its client, and is known to be too large.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from proxy.buffer import Buffer
+from proxy.core.idempotency import Answer, State, replayable_lines
+from proxy.core.message import Reply, ReplyStream, StreamCut
+from proxy.core.problems import problem
+from proxy.exchange import Exchange
+from proxy.policy.snapshot import IdempotencyPlan
+from proxy.stages.idempotency.claim import Claim, Withheld
+from proxy.store.idempotency import IdempotencyStore
+
+log = logging.getLogger(__name__)
+
+Fetch = Callable[[Exchange], Awaitable[Reply]]
+
+
+class Replaying:
+    """What the idempotent requests of this process share: the store, and those at work."""
+
+    def __init__(self) -> None:
+        self.store: IdempotencyStore | None = None
+        """There before the first route that needs it."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, execution: "Execution") -> None:
+        """Runs it beside its client."""
+        self.keep(asyncio.get_running_loop().create_task(execution.run()))
+
+    def keep(self, task: "asyncio.Task[None]") -> None:
+        """Waits for the task at the end."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def status(self) -> dict[str, object]:
+        """For an operator: requests at work, and the store."""
+        if self.store is None:
+            return {}
+        return {"in_flight": len(self._tasks), "store": self.store.status()}
+
+    async def close(self, patience: float) -> None:
+        """Lets what is at work end, for so many seconds at most. What is cut off then has its
+        outcome noted as unknown, if it was sent."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+class Execution:
+    """One request's. `answer` is for its client."""
+
+    def __init__(
+        self,
+        ex: Exchange,
+        plan: IdempotencyPlan,
+        claim: Claim,
+        fetch: Fetch,
+        replaying: Replaying,
+    ) -> None:
+        self._ex = ex
+        self._plan = plan
+        self._claim = claim
+        self._fetch = fetch
+        self._replaying = replaying
+        self._head: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._buffer = Buffer(plan.max_body, _nothing)
+        self._alone = False
+        """Its client has left."""
+
+    async def answer(self) -> Reply:
+        """The answer, as soon as its head is there; for a whole one, once it is recorded."""
+        try:
+            return await self._head
+        except asyncio.CancelledError:
+            self._alone = True
+            if self._head.done() and not self._head.cancelled():
+                _let_go(self._head.result())
+            raise
+
+    async def run(self) -> None:
+        """Executes, and settles the claim. Never raises but for cancellation."""
+        try:
+            reply = await self._fetch(self._ex)
+        except Withheld as withheld:
+            await self._claim.release()
+            self._give(withheld.reply)
+        except asyncio.CancelledError:
+            await self._lost()
+            raise
+        except Exception:
+            log.exception("an idempotent request failed inside the gateway")
+            await self._lost()
+            self._give(problem("internal", "The gateway failed to execute this request."))
+        else:
+            await self._settle(reply)
+        finally:
+            self._claim.stop()
+            if not self._head.done():
+                self._head.cancel()
+            if self._claim.owed is not None and not self._claim.owed.done():
+                self._replaying.keep(self._claim.owed)
+
+    async def _settle(self, reply: Reply) -> None:
+        claim = self._claim
+        if not reply.origin:
+            await self._lost()
+            self._give(reply)
+        elif reply.tunnel is not None or reply.status not in self._plan.kept:
+            await claim.release()
+            self._give(reply)
+        elif reply.stream is None:
+            await self._record(reply, reply.body)
+            self._give(reply)
+        else:
+            await self._stream(reply, reply.stream)
+
+    async def _lost(self) -> None:
+        """There is no answer: was it sent?"""
+        if self._claim.written:
+            await self._claim.settle(State.UNKNOWN)
+        else:
+            await self._claim.release()
+
+    async def _record(self, reply: Reply, body: bytes) -> None:
+        if len(body) > self._plan.max_body:
+            await self._claim.settle(State.TOO_LARGE)
+            return
+        answer = Answer(reply.status, reply.reason, replayable_lines(reply.fields), body)
+        await self._claim.settle(State.RECORDED, answer)
+
+    async def _stream(self, reply: Reply, stream: ReplyStream) -> None:
+        buffer = self._buffer
+        recorded = Reply(reply.status, list(reply.fields), reason=reply.reason)
+        reply.stream = buffer.reader()
+        self._give(reply)
+        try:
+            while piece := await stream.read():
+                if not buffer.outgrown:
+                    buffer.add(piece)
+                    if buffer.outgrown:
+                        await self._claim.settle(State.TOO_LARGE)
+                elif buffer.readers:
+                    buffer.add(piece)
+                if buffer.outgrown:
+                    await buffer.paced()
+            if not buffer.outgrown:
+                await self._record(recorded, buffer.whole())
+            buffer.end()
+        except StreamCut:
+            if not buffer.outgrown:
+                await self._claim.settle(State.UNKNOWN)
+        except asyncio.CancelledError:
+            if not buffer.outgrown:
+                await self._claim.settle(State.UNKNOWN)
+            raise
+        finally:
+            buffer.end(cut=True)
+            stream.close()
+
+    def _give(self, reply: Reply) -> None:
+        if self._alone or self._head.done():
+            _let_go(reply)
+        else:
+            self._head.set_result(reply)
+
+
+def _let_go(reply: Reply) -> None:
+    if reply.stream is not None:
+        reply.stream.close()
+    if reply.tunnel is not None:
+        reply.tunnel.close()
+
+
+def _nothing() -> None:
+    """A reader that leaves ends nothing."""
