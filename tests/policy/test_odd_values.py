@@ -26,7 +26,7 @@ GATEWAY: dict[str, Any] = {
     },
     "log": {"level": "debug", "access": "json"},
     "admin": {"listen": "127.0.0.1:1", "token": "t", "hosts": ["a.b"], "probes": "127.0.0.1:2"},
-    "store": {"url": "memory://"},
+    "store": {"url": "memory://", "idempotency": {"url": "redis://h"}},
     "policies": ["limits.yaml"],
     "upstreams": {
         "app": {
@@ -50,6 +50,7 @@ GATEWAY: dict[str, Any] = {
             "strip_prefix": "/a",
             "rewrite": "/{id}",
             "limits": ["x"],
+            "idempotency": "x",
             "request_headers": {"set": {"A": "b"}, "remove": ["C"]},
         }
     ],
@@ -66,7 +67,19 @@ LIMITS: dict[str, Any] = {
             "mode": "shadow",
             "overrides": [{"when": {"ip": ["10.0.0.0/8"]}, "rate": "2/s", "burst": 3, "cost": 1}],
         }
-    }
+    },
+    "idempotency": {
+        "x": {
+            "methods": ["POST"],
+            "required": True,
+            "ttl": "1h",
+            "scope": ["path.id|ip"],
+            "in_flight": "wait",
+            "store": ["2xx", 404],
+            "replicas": 1,
+            "max_body": "1MiB",
+        }
+    },
 }
 ODD: list[Any] = [
     [], {}, "", "\0", "\n", "é", "${", "{", "/..", "//", "*", "a" * 3000, -1, 0, 10**30, 1e308,
