@@ -18,6 +18,7 @@ Source: draft-ietf-httpapi-idempotency-key-header-06; what it leaves open, as St
 
 import re
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b, sha256
 from typing import Final, NamedTuple
@@ -117,10 +118,11 @@ class Answer(NamedTuple):
     body: bytes
 
 
-# What a claim finds.
+# What a claim finds. Those that say nothing more are no tuples: empty ones would all be equal.
 
 
-class Mine(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Mine:
     """Nothing was there: the caller owns the record now, and executes."""
 
 
@@ -136,15 +138,18 @@ class Running(NamedTuple):
     left: int
 
 
-class Mismatch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Mismatch:
     """The key stands for another request."""
 
 
-class Unknown(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Unknown:
     """It was sent, and nobody knows what became of it."""
 
 
-class TooLarge(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TooLarge:
     """It was executed; its answer could not be kept."""
 
 
