@@ -16,6 +16,7 @@ from resilience_kit import (
     leaves,
     refused,
     request,
+    respond,
     silent,
     slowly,
     until,
@@ -49,10 +50,10 @@ async def test_exactly_so_many_probes(
 
 
 async def test_a_failed_probe_doubles_the_time(start_gateway: StartGateway, origin: Origin) -> None:
-    gateway = await start_gateway(origin, BRIEF | {"open_for": "300ms", "open_max": "900ms"})
+    gateway = await start_gateway(origin, BRIEF | {"open_for": "150ms", "open_max": "450ms"})
     await gateway.trip(origin)
     origin.script = ill
-    for least, most in ((0.33, 0.66), (0.66, 0.99)):  # the second is bounded by open_max
+    for least, most in ((0.165, 0.33), (0.33, 0.495)):  # the second is bounded by open_max
         await gateway.until_due()
         assert (await gateway.ask()).body == b"ill"
         circuit = await gateway.circuit()
@@ -96,9 +97,10 @@ async def test_a_probe_whose_client_never_ends_is_given_up(
         await until(lambda: origin.asked > before)
         refused(await gateway.ask())
         await until(lambda: gateway.gateway.breakers()[0]["probes"] == 0)
-        assert (await gateway.ask()).status == 200
-        assert (await gateway.circuit())["state"] == "closed"
         assert (await client.ask(b"alf", "POST")).status == 200  # too late to say anything
+    assert (await gateway.circuit())["state"] == "half-open"
+    assert (await gateway.ask()).status == 200
+    assert (await gateway.circuit())["state"] == "closed"
 
 
 async def test_a_probe_whose_client_leaves_makes_room(
@@ -186,12 +188,15 @@ async def test_a_slow_probe_fails(start_gateway: StartGateway, origin: Origin) -
     assert (await gateway.circuit())["reason"] == "a probe failed: took over 0.02 s"
 
 
+@pytest.mark.parametrize("status", ["200 OK", "503 Busy"])
 @pytest.mark.parametrize("due", [False, True])
-async def test_what_was_asked_before_the_trip_closes_nothing(
-    start_gateway: StartGateway, origin: Origin, due: bool
+async def test_what_was_asked_before_the_trip_says_nothing_of_after(
+    start_gateway: StartGateway, origin: Origin, due: bool, status: str
 ) -> None:
-    gateway = await start_gateway(origin, BRIEF if due else BREAKER)
-    origin.script = gate = Gate()
+    """Neither does a success close the circuit, nor a failure open it again."""
+    one = {"consecutive_failures": 1}
+    gateway = await start_gateway(origin, (BRIEF if due else BREAKER) | one)
+    origin.script = gate = Gate(respond(status))
     early = asyncio.create_task(gateway.ask("/early"))
     await until(lambda: gate.waiting == 1)
     await gateway.trip(origin)
@@ -202,9 +207,10 @@ async def test_what_was_asked_before_the_trip_closes_nothing(
         await until(lambda: probe.waiting == 1)
     gate.open()
     answer: Answer = await early
-    assert answer.status == 200
+    assert answer.status == int(status[:3])
     refused(await gateway.ask())
     assert (await gateway.circuit())["state"] == ("half-open" if due else "open")
+    assert (await gateway.transitions())["open"] == 1
     if due:
         probe.open()
         assert (await asked).status == 200

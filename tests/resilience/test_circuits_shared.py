@@ -180,14 +180,15 @@ async def test_each_sends_its_own_probes(start_pair: StartPair, ear: Ear) -> Non
 async def test_not_where_it_is_not_shared(start_pair: StartPair, ear: Ear) -> None:
     """Neither who does not tell nor who does not listen."""
     pair = await start_pair(BREAKER, SHARED)
-    await pair.a.trip(pair.a_origin)
-    await settled(ear, 0)
-    assert await pair.b.is_("closed")
     await pair.b.trip(pair.b_origin)
-    await pair.a.force("closed")
-    await pair.a.force("auto")
     await settled(ear, 1)
+    assert await pair.a.is_("closed")
     assert (await pair.a.ask()).status == 200
+    await pair.b.force("closed")
+    await pair.b.force("auto")
+    await pair.a.trip(pair.a_origin)
+    await settled(ear, 1)
+    assert await pair.b.is_("closed")
 
 
 async def test_a_forced_state_is_not_told_and_listens_to_nobody(
