@@ -79,8 +79,9 @@ class Live:
             if self._new_upstreams.get(name) is not upstream:
                 upstream.retire()
         for name, upstream in self._new_upstreams.items():
-            if self._upstreams.get(name) is not upstream:
-                upstream.start()
+            before = self._upstreams.get(name)
+            if before is not upstream:
+                upstream.start(before)
         for name, circuit in self._new_circuits.items():
             self._adopt(name, circuit)
         for name in self._circuits.keys() - self._new_circuits.keys():

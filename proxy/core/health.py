@@ -15,6 +15,8 @@ Rules:
 - Taken are the endpoints that are up and not ejected. If there is none, those that are up: an
   ejection is a guess, and the last ones standing are tried rather than refused. Those that are
   down never are.
+- What is known of an endpoint goes on where its upstream is made anew by a reload; but not its
+  health by a check that is another one now.
 """
 
 from collections.abc import Iterable
@@ -88,6 +90,10 @@ class Ejection:
         self._length = min(2 * self._length, LONGEST_EJECTION)
         return True
 
+    def inherit(self, other: "Ejection") -> None:
+        """Goes on where another one is."""
+        self._length, self._over, self.until = other._length, other._over, other.until
+
     def connected(self) -> bool:
         """A connect succeeded; whether that changed anything."""
         if self.until == -inf:
@@ -101,10 +107,11 @@ class Roster:
     """The endpoints of an upstream and which of them may be taken. `healths` and `ejections`, by
     the endpoint's place, are to be read; what happens to them is told here."""
 
-    __slots__ = ("_again", "_usable", "ejections", "healths")
+    __slots__ = ("_again", "_path", "_usable", "ejections", "healths")
 
     def __init__(self, count: int, terms: HealthTerms | None) -> None:
         """`count` endpoints; without terms they are never checked, and stay up."""
+        self._path = None if terms is None else terms.path
         checks = HealthTerms("/") if terms is None else terms
         self.healths = tuple(
             Health(unhealthy_after=checks.unhealthy_after, healthy_after=checks.healthy_after)
@@ -119,6 +126,13 @@ class Roster:
         if now >= self._again:
             self._look(now)
         return self._usable
+
+    def inherit(self, place: int, other: "Roster", there: int) -> None:
+        """The endpoint was at `there` of another roster: what that knows of it holds here too."""
+        if self._path is not None and self._path == other._path:
+            self.healths[place].up = other.healths[there].up
+        self.ejections[place].inherit(other.ejections[there])
+        self._changed(True)
 
     def checked(self, place: int, ok: bool) -> bool:
         """See `Health.checked`."""

@@ -178,6 +178,35 @@ def test_the_last_ones_standing_are_tried_although_ejected() -> None:
     assert roster.usable(101.2) == (1,)  # its ejection is over: better than one whose is not
 
 
+def test_what_was_known_goes_on_in_another_roster() -> None:
+    before = Roster(3, TERMS)
+    for _ in range(3):
+        before.checked(1, False)
+    before.failed(2, 100.0, 100.0)
+    before.failed(2, 101.0, 101.0)
+    after = Roster(2, HealthTerms("/healthz", healthy_after=1))
+    assert after.usable(101.0) == (0, 1)
+    after.inherit(0, before, 2)
+    after.inherit(1, before, 1)
+    assert after.usable(101.0) == (0,)  # ejected, but the only one that is up
+    assert after.checked(1, True)
+    assert after.usable(102.9) == (1,)
+    assert after.usable(103.0) == (0, 1)
+    assert after.failed(0, 103.0, 103.0)
+    assert after.ejections[0].until == 107.0  # the third in a row
+    assert before.ejections[2].until == 103.0  # which the other one does not hear of
+
+
+@pytest.mark.parametrize("terms", [None, HealthTerms("/ready")])
+def test_what_another_check_found_does_not_go_on(terms: HealthTerms | None) -> None:
+    before = Roster(1, TERMS)
+    for _ in range(3):
+        before.checked(0, False)
+    after = Roster(1, terms)
+    after.inherit(0, before, 0)
+    assert after.usable(0.0) == (0,)
+
+
 def test_none_is_usable_where_none_is_up() -> None:
     roster = Roster(2, TERMS)
     for place in (0, 1):

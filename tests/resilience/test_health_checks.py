@@ -230,6 +230,25 @@ async def test_a_reload_that_does_not_change_the_upstream_keeps_what_is_known(
     await until(lambda: all(gateway.up()))  # and the checks go on
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/healthz2"])
+async def test_a_reload_that_changes_the_upstream_forgets_no_endpoint(
+    bench: Bench, path: str
+) -> None:
+    """One that is down stays down while the other one goes on; but by another check it is as good
+    as any until that has failed often enough."""
+    bad, good = await bench.origin(), await bench.origin()
+    bad.health = ILL
+    gateway = await bench.gateway(bad, good, upstream=checked())
+    await until(lambda: gateway.up() == [False, True])
+    await gateway.reload(read_timeout="29s", **checked(path=path, unhealthy_after=1000))
+    assert gateway.up() == [path != "/healthz", True]
+    await gateway.ask()
+    await gateway.ask()
+    assert len(bad.seen) == (path != "/healthz")
+    bad.health = well
+    await until(lambda: all(gateway.up()))
+
+
 async def test_stopping_ends_a_check_under_way(bench: Bench) -> None:
     origin = await bench.origin()
     origin.health = silent
@@ -255,6 +274,16 @@ async def test_an_endpoint_that_refuses_is_avoided_while_there_is_another(bench:
     await until(lambda: gateway.avoided() == [False, False])
     assert await statuses(gateway, 4) == {200}
     assert len(back.seen) == 2
+
+
+async def test_an_ejection_outlives_a_reload(bench: Bench) -> None:
+    port = free_port()
+    good = await bench.origin()
+    gateway = await bench.gateway(port, good)
+    assert (await gateway.ask()).status == 502
+    await gateway.reload(read_timeout="29s")
+    assert gateway.avoided() == [True, False]
+    assert await statuses(gateway, 5) == {200}
 
 
 async def test_the_last_endpoint_is_tried_though_it_refused(bench: Bench) -> None:

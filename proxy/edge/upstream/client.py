@@ -95,11 +95,13 @@ class HttpUpstream:
             took=took,
         )
 
-    def start(self) -> None:
-        """A snapshot that has this upstream is in use: health checks begin, on the running event
-        loop."""
+    def start(self, before: "HttpUpstream | None" = None) -> None:
+        """A snapshot that has this upstream is in use, in place of the one `before`: health checks
+        begin, on the running event loop."""
         if not self.pool.bound:
             self.pool.bind()
+        if before is not None:
+            self._endpoints.inherit(before._endpoints)
         self._endpoints.start()
 
     def retire(self) -> None:

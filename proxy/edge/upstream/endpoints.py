@@ -76,6 +76,13 @@ class Endpoints:
                 *(self._name, self._texts[index], seconds, detail),
             )
 
+    def inherit(self, before: "Endpoints") -> None:
+        """What the upstream's endpoints before a reload knew goes on for those that are still
+        there."""
+        for index, text in enumerate(self._texts):
+            if text in before._texts:
+                self._roster.inherit(index, before._roster, before._texts.index(text))
+
     # Health checks.
 
     def start(self) -> None:
