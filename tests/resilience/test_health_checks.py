@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 import trustme
 from rawhttp import Script, Seen, Wire, answering, free_port
+from relay import Fault, Relay
 from retries_kit import Bench, Origin, Running, head, in_turn, resets, silent, until, well
 
 ILL: Final = answering(head("500 Ill"))
@@ -274,6 +275,18 @@ async def test_an_endpoint_that_refuses_is_avoided_while_there_is_another(bench:
     await until(lambda: gateway.avoided() == [False, False])
     assert await statuses(gateway, 4) == {200}
     assert len(back.seen) == 2
+
+
+async def test_after_an_ejection_one_request_tries_for_all(bench: Bench) -> None:
+    """Where packets vanish, every request that tried would wait for connect_timeout."""
+    good = await bench.origin()
+    async with Relay(good.port) as relay:
+        relay.suffer(Fault("connect", "ignore"))
+        gateway = await bench.gateway(relay.port, good, upstream={"connect_timeout": "200ms"})
+        assert (await gateway.ask()).status == 502
+        await until(lambda: gateway.avoided() == [False, False])
+        answers = await asyncio.gather(*(gateway.ask() for _ in range(10)))
+    assert sorted(answer.status for answer in answers) == [200] * 9 + [502]
 
 
 async def test_an_ejection_outlives_a_reload(bench: Bench) -> None:
