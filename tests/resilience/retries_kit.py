@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from rawhttp import Answer, Cut, RawOrigin, Script, Seen, Wire, free_port
+from rawhttp import Answer, Cut, RawOrigin, Script, Seen, Wire, answering, free_port
 
 from proxy import logs
 from proxy.app import Gateway
@@ -25,6 +25,20 @@ def head(status: str, *lines: str, body: bytes = b"") -> bytes:
     """An answer: its status line's end, such as `503 Busy`, field lines, body."""
     said = "\r\n".join((f"HTTP/1.1 {status}", *lines, f"Content-Length: {len(body)}"))
     return said.encode() + b"\r\n\r\n" + body
+
+
+def sized(body: bytes, method: str = "PUT") -> bytes:
+    """A request with this body and its length."""
+    return f"{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def chunked(body: bytes, method: str = "PUT") -> bytes:
+    """A request with this body in chunks."""
+    said = f"{method} / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    for start in range(0, len(body), 1000):
+        piece = body[start : start + 1000]
+        said += b"%x\r\n%b\r\n" % (len(piece), piece)
+    return said + b"0\r\n\r\n"
 
 
 async def well(wire: Wire, seen: Seen) -> None:
@@ -43,6 +57,12 @@ async def silent(wire: Wire, seen: Seen) -> None:
 async def resets(wire: Wire, seen: Seen) -> None:
     """A script that closes the connection without an answer."""
     raise Cut
+
+
+BUSY: Final = answering(head("503 Busy", body=b"busy"))
+"""A script that answers 503."""
+QUICK: Final = {"attempts": 3, "backoff": "4ms", "budget": "100%"}
+"""Terms that wait hardly at all, and let every request have its retries."""
 
 
 def in_turn(*scripts: Script) -> Script:
