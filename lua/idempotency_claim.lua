@@ -21,9 +21,10 @@ if state ~= 'absent' and record.fingerprint ~= FINGERPRINT then
   return {'mismatch'}
 end
 if state == 'absent' or (state == 'unknown' and RELEASE) then
-  redis.call('DEL', key)
+  -- First what needs memory: a full server then refuses before anything is written.
   redis.call('HSET', key, 'state', 'claimed', 'token', TOKEN, 'fingerprint', FINGERPRINT,
     'lease_ends', whole_text(now + LEASE))
+  redis.call('HDEL', key, 'ends', 'head', 'body')
   keep(key, LEASE)
   return {'mine'}
 end

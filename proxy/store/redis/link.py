@@ -18,7 +18,7 @@ from proxy.store.ports import StoreError
 from proxy.store.redis.access import CLIENT_NAME, CONNECT_TIMEOUT, Access, Address
 from proxy.store.redis.connection import Connection, ErrorReply, Word, pack
 from proxy.store.redis.road_port import Script
-from proxy.store.redis.waits import Waits
+from proxy.store.redis.waits import Waits, patience
 
 log = logging.getLogger(__name__)
 
@@ -125,16 +125,16 @@ class Link:
         if connection is None or waits is None:
             raise StoreError("down", self._reason)
         tail = (len(keys), *keys, *args)
-        patience = 2 * timeout  # a WAIT that is under way holds it up
+        longer = patience(timeout)  # as a WAIT that is under way holds it up
         call = pack((b"EVALSHA", script.sha, *tail))
-        running = connection.call(call, patience, asking=asking)
+        running = connection.call(call, longer, asking=asking)
         acknowledged = waits.ask(replicas, timeout)
         try:
             reply = await _reply(running)
         except ErrorReply as error:
             if error.code != "NOSCRIPT":
                 raise
-            reply = await self._bring(connection, script, tail, patience, asking)
+            reply = await self._bring(connection, script, tail, longer, asking)
             acknowledged = waits.ask(replicas, timeout)
         return reply, int(await _reply(acknowledged))
 

@@ -4,14 +4,23 @@ Rules:
 - WAIT counts for what its own connection wrote before it, so it goes out there or not at all.
 - One is under way at a time, as it holds up whatever follows on the connection. Those that are
   asked for meanwhile share the next one, which is about all that was written until then.
+- A server ends it late: it looks at those who wait ten times a second (`hz`).
 """
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from proxy.store.ports import StoreError
 from proxy.store.redis.connection import Connection, pack
+
+_ROUGHLY: Final = 0.2
+"""Seconds that a server may take longer than it was told."""
+
+
+def patience(timeout: float) -> float:
+    """Seconds until a WAIT of `timeout`, and what it holds up, is surely answered."""
+    return 2 * timeout + _ROUGHLY
 
 
 class Waits:
@@ -41,7 +50,7 @@ class Waits:
         timeout, self._timeout = self._timeout, 0.0
         command = pack((b"WAIT", replicas, max(1, round(timeout * 1000))))  # 0 is for ever
         try:
-            waiting = self._connection.call(command, 2 * timeout)
+            waiting = self._connection.call(command, patience(timeout))
         except StoreError as error:
             _answer(asked, error)
             return
