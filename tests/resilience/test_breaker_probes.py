@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from rawhttp import Answer, Cut, Seen, Wire
+from relay import Fault, Relay
 from resilience_kit import (
     BREAKER,
     BRIEF,
@@ -79,6 +80,24 @@ async def test_a_probe_that_never_returns_holds_nothing_for_ever(
     await gateway.until_due()
     assert (await gateway.ask()).status == 200
     assert (await gateway.circuit())["state"] == "closed"
+
+
+async def test_a_probe_into_the_void(start_gateway: StartGateway, origin: Origin) -> None:
+    """Nobody even answers its SYN."""
+    async with Relay(origin.port) as relay:
+        settings = {"connect_timeout": "100ms"}
+        gateway = await start_gateway(relay.port, BRIEF | {"open_for": "50ms"}, settings=settings)
+        await gateway.trip(origin)
+        await gateway.until_due()
+        relay.suffer(Fault("connect", "ignore"))
+        assert (await gateway.ask()).status in (502, 503)
+        circuit = await gateway.circuit()
+        assert (circuit["state"], circuit["probes"]) == ("open", 0)
+        assert circuit["reason"] == "a probe failed: connect_error"
+        relay.recover()
+        await gateway.until_due()
+        assert (await gateway.ask()).status == 200
+        assert (await gateway.circuit())["state"] == "closed"
 
 
 async def test_a_probe_whose_client_never_ends_is_given_up(
