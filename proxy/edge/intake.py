@@ -45,6 +45,17 @@ class Intake:
         """Whether a head has begun that is not complete: header_timeout runs."""
         return self._heads.started
 
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the next byte begins a request, and none waits to be answered."""
+        return (
+            not self._ahead
+            and self._decoder is None
+            and not self._heads.started
+            and not self._waiting
+            and not self._held
+        )
+
     def feed_data(self, data: bytes) -> tuple[Sequence[Message], bool, bytes]:
         """aiohttp's interface: (messages, upgraded, tail); the last two are never used."""
         if self._held:

@@ -1,9 +1,12 @@
-"""One client connection: aiohttp's loop and lifecycle, our parser, our writer.
+"""One client connection: aiohttp's loop and lifecycle, our parser, our writer; two lanes.
 
 From aiohttp's `web.RequestHandler` come the connection's task, its queue of pipelined requests,
 the keep-alive timer and the lingering close. Replaced are the parser (`intake`) and everything
 between a parsed request and the bytes of its answer: no `web.Request`, no `web.Response`.
 The members it stands on are checked at start by `self_test`.
+
+Simple requests go past the queue and the tasks, by the express lane (`express`). Both lanes end in
+`_serve`.
 """
 
 import asyncio
@@ -19,6 +22,7 @@ from proxy.core.http1.request import HeadError, RequestHead
 from proxy.core.message import BodyError, Reply, StreamCut
 from proxy.core.problems import problem
 from proxy.edge.body import IncomingBody
+from proxy.edge.express import END, KEEP, ExpressLane, Outcome
 from proxy.edge.intake import Intake
 from proxy.edge.tunnel import ClientHalf, relay
 from proxy.edge.writer import ClientGone, interim_head, reset, write_reply
@@ -35,7 +39,8 @@ LINGERING: Final = 2.0
 _USED: Final = (
     "_buffer_paused", "_close", "_current_request", "_drain_helper", "_force_close",
     "_handle_request", "_keepalive", "_keepalive_timeout", "_manager", "_parser", "_paused",
-    "_request_in_progress", "_task_handler", "_waiter", "connection_lost", "connection_made",
+    "_next_keepalive_close_time", "_process_keepalive", "_request_in_progress", "_task_handler",
+    "_waiter", "connection_lost", "connection_made",
     "data_received", "force_close", "pause_reading", "resume_reading", "start",
 )  # fmt: skip
 _SWITCHING: Final = (("Connection", "upgrade"), ("Upgrade", "websocket"))
@@ -61,20 +66,7 @@ class Incoming:
         """aiohttp tells a request that its connection is lost; the body knows already."""
 
 
-class Outcome:
-    """What aiohttp's loop asks of a response that is out already."""
-
-    __slots__ = ("keep_alive",)
-
-    def __init__(self, keep_alive: bool) -> None:
-        self.keep_alive = keep_alive
-
-
-_KEEP: Final = Outcome(True)
-_END: Final = Outcome(False)
-
-
-class GatewayProtocol(RequestHandler):
+class GatewayProtocol(ExpressLane):
     """One client connection."""
 
     __slots__ = ("_front", "_head_timer", "_intake", "_peer", "_scheme", "_tunnel")
@@ -87,7 +79,7 @@ class GatewayProtocol(RequestHandler):
             manager,
             loop=loop,
             keepalive_timeout=server.idle_timeout,
-            access_log=None,  # type: ignore[arg-type]  # its annotation forgets None
+            access_log=None,
             lingering_time=LINGERING,
         )
         self._front = front
@@ -120,6 +112,8 @@ class GatewayProtocol(RequestHandler):
         if self._tunnel is not None:
             self._tunnel.feed(data)
             return
+        if self._takes_express(data):
+            return
         super().data_received(data)
         if self._intake.mid_head:
             if self._head_timer is None:
@@ -140,6 +134,7 @@ class GatewayProtocol(RequestHandler):
             self._tunnel.feed_eof()  # what it sent last still goes upstream
         elif task is not None:
             task.cancel()  # the client left: so does its request
+        self._leave_express()
 
     @property
     def task(self) -> asyncio.Task[None] | None:
@@ -181,15 +176,14 @@ class GatewayProtocol(RequestHandler):
         if self.transport is None:
             raise ClientGone
         if self._paused:
+            # Closing would wait for a client that takes nothing.
+            timer = self._loop.call_later(self._keepalive_timeout, self.transport.abort)
             try:
-                async with asyncio.timeout(self._keepalive_timeout):
-                    await self._drain_helper()
-            except TimeoutError:
-                if self.transport is not None:
-                    self.transport.abort()  # closing would wait for a client that takes nothing
-                raise ClientGone from None
+                await self._drain_helper()
             except ConnectionError as gone:
                 raise ClientGone from gone
+            finally:
+                timer.cancel()
 
     # One request.
 
@@ -208,7 +202,7 @@ class GatewayProtocol(RequestHandler):
             self._end_of_answer(outcome, request.payload)
             return outcome, False
         except ClientGone:
-            return _END, True
+            return END, True
         finally:
             self._request_in_progress = False
             self._front.ended()
@@ -235,7 +229,7 @@ class GatewayProtocol(RequestHandler):
         reply = problem(refused.problem, refused.detail)
         self._front.count_refusal(self._peer, reply.status)
         await write_reply(self, reply, "GET", 11, close=True)
-        return _END
+        return END
 
     async def _serve(self, head: RequestHead, payload: Any) -> Outcome:
         front = self._front
@@ -262,7 +256,7 @@ class GatewayProtocol(RequestHandler):
             if reply.tunnel is not None:
                 status = 101
                 sent = await self._run_tunnel(ex, reply)
-                return _END
+                return END
             close = (
                 reply.close
                 or not head.keep_alive
@@ -275,7 +269,7 @@ class GatewayProtocol(RequestHandler):
             finally:
                 if reply.stream is not None:
                     reply.stream.close()
-            return _END if close or front.draining else _KEEP
+            return END if close or front.draining else KEEP
         except StreamCut:
             if self.transport is not None:
                 reset(self.transport)

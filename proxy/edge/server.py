@@ -41,6 +41,8 @@ class Front:
         self.flow = flow
         self.access = access
         self.draining = False
+        self.express = True
+        """Whether simple requests take the express lane."""
         self.in_flight = 0
         self.manager = _Manager(self)
         self._metrics = metrics

@@ -7,11 +7,10 @@
 """
 
 import asyncio
-import types
-from collections.abc import Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.core.message import BodyError, RequestBody
+from proxy.edge.driving import resumed
 from proxy.edge.upstream.connection import WRITE_HIGH_WATER, Connection
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Upload:
         except StopIteration:
             pass
         else:
-            self._task = asyncio.get_running_loop().create_task(_resumed(sending, first))
+            self._task = asyncio.get_running_loop().create_task(resumed(sending, first))
         if self._call.failure is None:
             self._uncork()
 
@@ -135,18 +134,3 @@ class Upload:
         if self._corked is not None:
             self._connection.transport.write(b"".join(self._corked))
             self._corked = None
-
-
-@types.coroutine
-def _resumed(started: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
-    """Goes on with a coroutine that was started by hand and waits for `awaited`."""
-    while True:
-        try:
-            try:
-                result = yield awaited
-            except BaseException as error:
-                awaited = started.throw(error)
-            else:
-                awaited = started.send(result)
-        except StopIteration:
-            return
