@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 import trustme
-from rawhttp import Script, Seen, Wire, answering, free_port
+from rawhttp import Seen, Wire, answering, free_port
 from relay import Fault, Relay
 from retries_kit import Bench, Origin, Running, head, in_turn, resets, silent, until, well
 
@@ -46,52 +46,49 @@ def checking() -> int:
 # Health.
 
 
-async def refuse_the_connection(wire: Wire, seen: Seen) -> None:
+async def refuses(wire: Wire, seen: Seen) -> None:
     raise AssertionError("nobody listens")
 
 
-@pytest.mark.parametrize(
-    "health",
-    [
-        ILL,
-        answering(head("404 None")),
-        answering(b"junk\r\n\r\n"),
-        answering(b"HTTP/1.1 103 Early Hints\r\n\r\n"),
-        resets,
-        silent,
-        refuse_the_connection,
-    ],
-    ids=["500", "404", "junk", "103 alone", "reset", "silent", "refused"],
-)
-async def test_an_endpoint_that_is_not_well_goes_out_and_comes_back(
-    bench: Bench, health: Script
-) -> None:
-    bad, good = await bench.origin(), await bench.origin()
-    gateway = await bench.gateway(bad, good, upstream=checked())
-    assert await statuses(gateway, 4) == {200}
-    assert (len(bad.seen), len(good.seen)) == (2, 2)
+NOT_WELL: Final = {
+    "500": ILL,
+    "404": answering(head("404 None")),
+    "junk": answering(b"junk\r\n\r\n"),
+    "interim": answering(b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "reset": resets,
+    "silent": silent,
+    "refused": refuses,
+}
 
-    before = len(bad.checks)
-    bad.health = health
-    if health is refuse_the_connection:
-        await bad.stop()
-        bad.server = None
-    await until(lambda: gateway.up() == [False, True])
-    if bad.server is not None:
-        assert len(bad.checks) - before >= 3
-    assert gateway.upstream()["endpoints"][0]["check"]
-    asked = len(bad.seen)
-    assert await statuses(gateway, 6) == {200}
-    assert len(bad.seen) == asked  # it was not sent to at all
 
-    bad.health = well
-    if bad.server is None:
-        await bad.start()
+async def test_endpoints_that_are_not_well_go_out_and_come_back(bench: Bench) -> None:
+    good = await bench.origin()
+    bad = {name: await bench.origin() for name in NOT_WELL}
+    gateway = await bench.gateway(*bad.values(), good, upstream=checked())
+    everyone = len(bad) + 1
+    assert await statuses(gateway, everyone) == {200}
+    assert {len(origin.seen) for origin in (*bad.values(), good)} == {1}
+
+    before = {name: len(origin.checks) for name, origin in bad.items()}
+    for name, origin in bad.items():
+        origin.health = NOT_WELL[name]
+    await bad["refused"].stop()
+    await until(lambda: gateway.up() == [False] * len(bad) + [True])
+    for name, shown in zip(bad, gateway.upstream()["endpoints"], strict=False):
+        assert shown["check"], name
+        if name != "refused":
+            assert len(bad[name].checks) - before[name] >= 3, name
+    assert await statuses(gateway, 5) == {200}
+    assert {name for name, origin in bad.items() if len(origin.seen) != 1} == set()
+    assert len(good.seen) == 6
+
+    for origin in bad.values():
+        origin.health = well
+    await bad["refused"].start()
     await until(lambda: all(gateway.up()))
-    assert "check" not in gateway.upstream()["endpoints"][0]
-    await gateway.ask()
-    await gateway.ask()
-    assert len(bad.seen) == asked + 1
+    await until(lambda: not any("check" in one for one in gateway.upstream()["endpoints"]))
+    assert await statuses(gateway, everyone) == {200}
+    assert {name for name, origin in bad.items() if len(origin.seen) != 2} == set()
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "302 Found"])
