@@ -9,7 +9,7 @@ from road_kit import eventually
 
 from proxy.core.idempotency import Answer, Terms
 from proxy.metrics import Metrics
-from proxy.store.redis.idempotency import RedisIdempotency, open_idempotency
+from proxy.store.redis.idempotency import INLINE, RedisIdempotency, open_idempotency
 
 RECORD = bytes(range(16))
 OTHER = bytes(16)
@@ -18,6 +18,8 @@ PRINT, PRINT_2 = b"f" * 32, b"g" * 32
 TERMS = Terms(ttl=3_600_000)
 GIVEN_AGAIN = TERMS._replace(release_unknown=True)
 ANSWER = Answer(201, "Created", [("Content-Type", "text/plain"), ("X-A", "\xe4")], b"\x00paid\xff")
+LARGE = ANSWER._replace(body=b"x" * (INLINE + 1))
+"""One that a claim does not bring along."""
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import pytest
 from idempotency_kit import (
     ANSWER,
     GIVEN_AGAIN,
+    LARGE,
     ME,
     OTHER,
     PRINT,
@@ -40,12 +41,11 @@ from proxy.policy.snapshot import StorePlan
 from proxy.store.ports import StoreError
 from proxy.store.redis import idempotency
 from proxy.store.redis.guarded_road import NotAsked
-from proxy.store.redis.idempotency import INLINE, open_idempotency
+from proxy.store.redis.idempotency import open_idempotency
 from proxy.store.redis.idempotency_codec import IdempotencyNames
 
 NAMES = IdempotencyNames("t")
 KEY = NAMES.record(RECORD)
-LARGE = ANSWER._replace(body=b"x" * (INLINE + 1))
 FRESH = count(1)
 
 
@@ -267,7 +267,9 @@ class Pair:
         wait_for(self.in_step, "a replica in step")
 
     def in_step(self) -> bool:
-        return self.replica.call("INFO", "replication").get("master_link_status") == "up"
+        """As both see it: WAIT counts those that have told the primary so."""
+        up = self.replica.call("INFO", "replication").get("master_link_status") == "up"
+        return up and self.primary.call("WAIT", 1, 100) == 1
 
     def waits(self) -> int:
         stats = self.primary.call("INFO", "commandstats").get("cmdstat_wait", {"calls": 0})

@@ -1,5 +1,6 @@
-"""The user that the README has for Redis may do all that limits need there: nothing is refused, on
-any server, standalone or a cluster's, and nothing else than keys under the prefix is its own."""
+"""The user that the README has for Redis may do all that limits and idempotency records need
+there: nothing is refused, on any server, standalone or a cluster's, and nothing else than keys
+under the prefix is its own."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,11 +8,17 @@ from pathlib import Path
 
 import pytest
 import redis
+from idempotency_kit import LARGE, ME, PRINT, RECORD, TERMS, YOU
 from limits_kit import HOUR, NAMES, charge, variant
 from redisservers import RedisServer
 from road_kit import PATIENCE, a_road, blocking, eventually
 
+from proxy.core.idempotency import Replay, State
 from proxy.core.limits.decision import Rate
+from proxy.core.store_urls import read_store_url
+from proxy.metrics import Metrics
+from proxy.policy.snapshot import StorePlan
+from proxy.store.redis.idempotency import open_idempotency
 from proxy.store.redis.limits import RedisLimits
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -60,6 +67,27 @@ async def test_it_may_do_what_is_needed(every_redis: RedisServer) -> None:
 async def test_it_may_in_a_cluster(redis_cluster: list[RedisServer]) -> None:
     nodes = ",".join(f"127.0.0.1:{server.port}" for server in redis_cluster)
     await use(f"redis+cluster://sluicegate:s3cret@{nodes}", redis_cluster)
+
+
+async def test_it_may_keep_idempotency_records(every_redis: RedisServer) -> None:
+    await blocking(every_redis.call, "ACL", "SETUSER", "sluicegate", "reset", *rules())
+    await blocking(every_redis.call, "ACL", "LOG", "RESET")
+    url = f"redis://sluicegate:s3cret@127.0.0.1:{every_redis.port}"
+    store = open_idempotency(StorePlan(read_store_url(url), timeout=0.5), Metrics())
+    try:
+        assert await store.up(PATIENCE)
+        await eventually(lambda: store.status()["hears"])
+        await store.claim(RECORD, ME, PRINT, TERMS)
+        assert not await store.sent(RECORD, ME, TERMS, replicas=1)  # there is none
+        assert await store.renew(RECORD, ME, TERMS)
+        assert await store.settle(RECORD, ME, State.RECORDED, LARGE, TERMS)
+        assert await store.claim(RECORD, YOU, PRINT, TERMS) == Replay(LARGE)
+        assert await store.free(RECORD)
+        await store.claim(RECORD, ME, PRINT, TERMS)
+        assert await store.release(RECORD, ME)
+    finally:
+        await store.close()
+    assert await blocking(every_redis.call, "ACL", "LOG") == []
 
 
 async def test_it_may_not_touch_others_keys(redis_server: RedisServer) -> None:
