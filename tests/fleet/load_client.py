@@ -52,13 +52,22 @@ class Client(asyncio.Protocol):
         async with asyncio.timeout(PATIENCE):
             return (await loop.create_connection(cls, "127.0.0.1", port))[1]
 
-    async def get(self, target: str, method: str = "GET", lines: str = "") -> Shot:
-        """Raises ConnectionError where the connection ends first, TimeoutError."""
+    async def get(
+        self,
+        target: str,
+        method: str = "GET",
+        lines: str = "",
+        body: bytes = b"",
+        patience: float = PATIENCE,
+    ) -> Shot:
+        """Raises ConnectionError where the connection ends first, TimeoutError. Whoever has a body
+        says so in the lines."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         at = time.monotonic()
-        self._transport.write(f"{method} {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n".encode())
-        async with asyncio.timeout(PATIENCE):
+        head = f"{method} {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n"
+        self._transport.write(head.encode() + body)
+        async with asyncio.timeout(patience):
             head, body = await self._answer
         return Shot(target, at, time.monotonic() - at, int(head[9:12]), head, body)
 
