@@ -63,12 +63,12 @@ class News:
         if topic is None:
             topic = self._topics[record] = Topic()
         topic.waiting += 1
+        # No asyncio.timeout: the request may be driven without a task up to here.
+        told = asyncio.get_running_loop().create_task(topic.told.wait())
         try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await topic.told.wait()
-        except TimeoutError:
-            pass
+            await asyncio.wait((told,), timeout=max(0.0, seconds))
         finally:
+            told.cancel()
             topic.waiting -= 1
             topic.until = 0.0
             self._forget(record, topic)
