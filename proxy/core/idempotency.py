@@ -27,8 +27,6 @@ from proxy.core.fields import Lines
 
 LEASE: Final = 10_000
 """Milliseconds that a claim holds without being renewed."""
-RENEW: Final = 3_000
-"""Milliseconds between two renewals."""
 LONGEST_KEY: Final = 255
 
 
@@ -106,6 +104,11 @@ class Terms(NamedTuple):
     release_unknown: bool = False
     """Whether a request of unknown outcome may be executed again."""
     lease: int = LEASE
+
+    @property
+    def renew(self) -> int:
+        """Between two renewals: two may fail before the lease is over."""
+        return self.lease * 3 // 10
 
 
 class Answer(NamedTuple):

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+from time import monotonic
 from typing import Final
 
-from proxy.core.idempotency import RENEW, Answer, State
+from proxy.core.idempotency import Answer, State
 from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.policy.snapshot import IdempotencyPlan
@@ -13,10 +14,11 @@ from proxy.store.ports import StoreError
 
 log = logging.getLogger(__name__)
 
-_SETTLE_TRIES: Final = 20
-_SETTLE_PAUSE: Final = 0.5
-"""Seconds between tries to say what came of it: for a lease's time in all. Whoever asks meanwhile
-finds it running, then unknown."""
+_INSIST_FOR: Final = 300.0
+_INSIST_EVERY: Final = 0.5
+"""Seconds for which, and between, tries to say what came of a request: a server may take that long
+to be back. Whoever asks before finds it running, then unknown. There are no more to be told than
+were at work when the store went away, as nothing new is claimed then."""
 
 
 class Withheld(Exception):
@@ -28,26 +30,44 @@ class Withheld(Exception):
 
 
 class Claim:
-    """One request's claim. Implements `core.message.Announced`."""
+    """One request's claim. Implements `core.message.Announced`.
 
-    __slots__ = ("_plan", "_record", "_renewing", "_sent", "_store", "_timer", "_token", "written")
+    Of what is said of its end, the first word counts. `owed` says it, if the store did not take it
+    at once.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_holding",
+        "_plan",
+        "_record",
+        "_store",
+        "_timer",
+        "_token",
+        "_unprotected",
+        "owed",
+        "written",
+    )
 
     def __init__(
         self, store: IdempotencyStore, record: bytes, token: bytes, plan: IdempotencyPlan
     ) -> None:
         self.written = False
+        self.owed: asyncio.Task[None] | None = None
         self._store = store
         self._record = record
         self._token = token
         self._plan = plan
-        self._sent = False
-        self._renewing: asyncio.Task[None] | None = None
+        self._unprotected = False
+        self._ended = False
+        self._holding: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._again()
 
     async def announce(self) -> None:
-        """Marks it as sent. Raises Withheld where that is not certain."""
-        if self._sent:
+        """Marks it as sent; before each attempt, as the claim may have been lost since the last.
+        Raises Withheld where that is not certain."""
+        if self._unprotected:
             return
         plan = self._plan
         try:
@@ -57,28 +77,39 @@ class Claim:
                 log.warning("idempotency %s: a request was not sent: %s", plan.name, error)
                 raise Withheld from error
             plan.tally.unprotected += 1
-            sent = True
+            self._unprotected = True
+            return
         if not sent:
             log.warning("idempotency %s: a request was not sent: its claim was lost, or too few "
                         "replicas have it", plan.name)  # fmt: skip
             raise Withheld
-        self._sent = True
 
     async def settle(self, outcome: State, answer: Answer | None = None) -> None:
         """Says what came of it; what the store does not take now is said again, beside whatever
-        goes on. Never raises."""
-        self.stop()
-        if await self._settled(outcome, answer):
+        goes on. Never raises but for cancellation."""
+        if self._ended:
             return
-        self._renewing = asyncio.get_running_loop().create_task(self._insist(outcome, answer))
+        self._ended = True
+        self.stop()
+        told = False
+        try:
+            told = await self._settled(outcome, answer)
+        finally:
+            if not told:
+                insisting = self._insist(outcome, answer)
+                self.owed = asyncio.get_running_loop().create_task(insisting)
 
     async def release(self) -> None:
-        """Lets go of the record: nothing was sent, or its answer is not kept. Never raises."""
+        """Lets go of the record: nothing was sent, or its answer is not kept. What the store does
+        not take now it is told later, by itself. Never raises but for cancellation."""
+        if self._ended:
+            return
+        self._ended = True
         self.stop()
         try:
             await self._store.release(self._record, self._token)
         except StoreError as error:
-            log.info("idempotency %s: a claim ends by its lease: %s", self._plan.name, error)
+            log.info("idempotency %s: a key is freed later: %s", self._plan.name, error)
 
     def stop(self) -> None:
         """Ends the renewals."""
@@ -86,37 +117,34 @@ class Claim:
             self._timer.cancel()
             self._timer = None
 
-    @property
-    def owed(self) -> "asyncio.Task[None] | None":
-        """What still has to be said, if the store did not take it at once."""
-        return self._renewing
-
     async def _settled(self, outcome: State, answer: Answer | None) -> bool:
         """Whether the store has heard it."""
+        plan = self._plan
         try:
-            ours = await self._store.settle(
-                self._record, self._token, outcome, answer, self._plan.terms
-            )
-        except StoreError:
+            ours = await self._store.settle(self._record, self._token, outcome, answer, plan.terms)
+        except StoreError as error:
+            log.info("idempotency %s: the store was not told: %s", plan.name, error)
             return False
-        if not ours:
-            log.warning("idempotency %s: an answer was not recorded: the claim was lost to "
-                        "somebody else", self._plan.name)  # fmt: skip
+        if not ours and not self._unprotected:
+            log.warning("idempotency %s: what came of a request was not recorded: the claim was "
+                        "lost", plan.name)  # fmt: skip
         return True
 
     async def _insist(self, outcome: State, answer: Answer | None) -> None:
-        for _ in range(_SETTLE_TRIES):
-            await asyncio.sleep(_SETTLE_PAUSE)
-            if await self._settled(outcome, answer):
+        until = monotonic() + _INSIST_FOR
+        while not await self._settled(outcome, answer):
+            if monotonic() > until:
+                name = self._plan.name
+                log.error("idempotency %s: what came of a request could not be recorded", name)
                 return
-        log.error("idempotency %s: what came of a request could not be recorded", self._plan.name)
+            await asyncio.sleep(_INSIST_EVERY)
 
     def _again(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(RENEW / 1000, self._renew)
+        self._timer = loop.call_later(self._plan.terms.renew / 1000, self._renew)
 
     def _renew(self) -> None:
-        self._renewing = asyncio.get_running_loop().create_task(self._hold())
+        self._holding = asyncio.get_running_loop().create_task(self._hold())
         self._again()
 
     async def _hold(self) -> None:

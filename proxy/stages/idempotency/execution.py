@@ -52,12 +52,13 @@ class Replaying:
 
     async def close(self, patience: float) -> None:
         """Lets what is at work end, for so many seconds at most. What is cut off then has its
-        outcome noted as unknown, if it was sent."""
+        outcome noted as unknown, if it was sent; a store that does not take that has its lease
+        run out."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience)
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
             await asyncio.wait(self._tasks)
 
 
@@ -94,10 +95,11 @@ class Execution:
 
     async def run(self) -> None:
         """Executes, and settles the claim. Never raises but for cancellation."""
+        claim = self._claim
         try:
-            reply = await self._fetch(self._ex)
+            await self._settle(await self._fetch(self._ex))
         except Withheld as withheld:
-            await self._claim.release()
+            await claim.release()
             self._give(withheld.reply)
         except asyncio.CancelledError:
             await self._lost()
@@ -105,17 +107,15 @@ class Execution:
         except Exception:
             log.exception("an idempotent request failed inside the gateway")
             await self._lost()
-            self._give(problem("internal", "The gateway failed to execute this request."))
-        else:
-            await self._settle(reply)
         finally:
-            self._claim.stop()
+            claim.stop()
             if not self._head.done():
-                self._head.cancel()
-            if self._claim.owed is not None and not self._claim.owed.done():
-                self._replaying.keep(self._claim.owed)
+                self._give(problem("internal", "The gateway failed to execute this request."))
+            if claim.owed is not None:
+                self._replaying.keep(claim.owed)
 
     async def _settle(self, reply: Reply) -> None:
+        """Says what came of it, and gives the answer to its client."""
         claim = self._claim
         if not reply.origin:
             await self._lost()
@@ -144,30 +144,29 @@ class Execution:
         await self._claim.settle(State.RECORDED, answer)
 
     async def _stream(self, reply: Reply, stream: ReplyStream) -> None:
-        buffer = self._buffer
+        """Has its client read it as it comes. Where its length is known, the piece that completes
+        it waits for the record: its client needs nothing more to know that this is the end."""
+        buffer, length, most = self._buffer, reply.length, self._plan.max_body
         recorded = Reply(reply.status, list(reply.fields), reason=reply.reason)
         reply.stream = buffer.reader()
         self._give(reply)
+        size = 0
         try:
             while piece := await stream.read():
-                if not buffer.outgrown:
-                    buffer.add(piece)
-                    if buffer.outgrown:
-                        await self._claim.settle(State.TOO_LARGE)
-                elif buffer.readers:
+                size += len(piece)
+                if size > most:
+                    await self._claim.settle(State.TOO_LARGE)
+                elif size == length:
+                    await self._record(recorded, buffer.whole() + piece)
+                if size <= most or buffer.readers:
                     buffer.add(piece)
                 if buffer.outgrown:
                     await buffer.paced()
-            if not buffer.outgrown:
+            if size <= most:
                 await self._record(recorded, buffer.whole())
             buffer.end()
         except StreamCut:
-            if not buffer.outgrown:
-                await self._claim.settle(State.UNKNOWN)
-        except asyncio.CancelledError:
-            if not buffer.outgrown:
-                await self._claim.settle(State.UNKNOWN)
-            raise
+            await self._lost()
         finally:
             buffer.end(cut=True)
             stream.close()
