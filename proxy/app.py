@@ -185,6 +185,12 @@ class Gateway:
         self._prepared = None
         self._live.roll_back()
 
+    @property
+    def front(self) -> Front:
+        """The data port, once it is open."""
+        assert self._front is not None
+        return self._front
+
     # The life of the process.
 
     async def start(self, loaded: Loaded | None = None) -> None:
@@ -244,9 +250,9 @@ class Gateway:
         if self._watcher is not None:
             await self._watcher.stop()
         if self._front is not None and self._snapshot is not None and self._listeners:
-            await self._drain(self._front, self._snapshot)
+            left = await self._drain(self._front, self._snapshot)
             # Requests whose clients have left are recorded all the same.
-            await self._replaying.close(self._snapshot.server.drain_timeout)
+            await self._replaying.close(left)
         await self._recording.close()
         if self._caching is not None:
             await self._caching.close()
@@ -256,7 +262,8 @@ class Gateway:
         log.info("stopped")
         await asyncio.to_thread(self._access.close)
 
-    async def _drain(self, front: Front, snapshot: Snapshot) -> None:
+    async def _drain(self, front: Front, snapshot: Snapshot) -> float:
+        """Lets clients' requests finish; the seconds of drain_timeout that are left then."""
         server = snapshot.server
         front.draining = True  # answers say Connection: close from here on
         if server.drain_delay:
@@ -264,7 +271,9 @@ class Gateway:
             await asyncio.sleep(server.drain_delay)
         for listener in self._listeners:
             await listener.close()
+        began = time.monotonic()
         await front.drain(server.drain_timeout)
+        return max(0.0, server.drain_timeout - (time.monotonic() - began))
 
     def _adopt(self, snapshot: Snapshot, warnings: list[str]) -> None:
         """Puts a snapshot in use, all at once: there is no await in here."""
