@@ -132,8 +132,12 @@ class _Calls:
         state = breakers.read_state(await read_json(request, refuse=422))
         await self._control.force_breaker(upstream, state)
         await self._control.refresh()
-        now = next(said for said in self._control.breakers() if said["upstream"] == upstream)
-        return json_response(now)
+        for said in self._control.breakers():
+            if said["upstream"] == upstream:
+                return json_response(said)
+        raise Refusal(
+            503, "no worker tells of it now; those to come are told", ("Retry-After", "1")
+        )
 
     async def free_key(self, request: web.Request) -> web.Response:
         plan = idempotency.find(self._snapshot(), request.match_info["name"])

@@ -12,6 +12,8 @@ from proxy.core.message import BodyError
 
 HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16 * 1024
+_PIECE: Final = 64
+"""Bytes that a piece weighs beside its own: of one-byte chunks the pieces cost most."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -77,7 +79,7 @@ class IncomingBody:
             self.fail(BodyError(413, f"The request body is over {self._max_bytes} bytes."))
             return
         self._pieces.append(piece)
-        self._size += len(piece)
+        self._size += len(piece) + _PIECE
         if self._size > HIGH_WATER and not self._paused:
             self._paused = True
             self._source.pause_reading()
@@ -109,7 +111,7 @@ class IncomingBody:
                 return b""
             await self._wait(self._timeout)
         piece = self._pieces.popleft()
-        self._size -= len(piece)
+        self._size -= len(piece) + _PIECE
         if self._paused and self._size < LOW_WATER:
             self._resume()
         return piece

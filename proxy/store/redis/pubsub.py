@@ -31,6 +31,8 @@ class Subscriptions:
         self._lost: list[Callable[[], None]] = []
         self._back: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
+        self._pubsub: Any = None
+        self._subscribing: set[asyncio.Task[None]] = set()
         self.up = asyncio.Event()
         """Every channel is subscribed to."""
 
@@ -41,16 +43,33 @@ class Subscriptions:
         lost: Callable[[], None],
         back: Callable[[], None] | None = None,
     ) -> None:
-        self._channels.setdefault(channel.encode(), []).append(callback)
+        name = channel.encode()
+        is_new = name not in self._channels
+        self._channels.setdefault(name, []).append(callback)
         self._lost.append(lost)
         if back is not None:
             self._back.append(back)
+        loop = asyncio.get_running_loop()
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._keep())
+            self._task = loop.create_task(self._keep())
+        elif is_new and self._pubsub is not None:
+            self.up.clear()
+            task = loop.create_task(self._subscribe(self._pubsub, name))
+            self._subscribing.add(task)
+            task.add_done_callback(self._subscribing.discard)
 
     async def close(self) -> None:
+        for task in self._subscribing:
+            task.cancel()
         if self._task is not None:
             await ended(self._task)
+
+    async def _subscribe(self, pubsub: Any, *channels: bytes) -> None:
+        """Asks for channels; whoever reads hears the confirmation."""
+        try:
+            await pubsub.subscribe(*channels)
+        except (RedisError, OSError) as error:
+            log.debug("redis: not subscribed: %s", error)  # the reader finds the connection lost
 
     async def _keep(self) -> None:
         while True:
@@ -72,6 +91,7 @@ class Subscriptions:
         try:
             await self._read(pubsub)
         finally:
+            self._pubsub = None
             try:
                 await let_go(pubsub)
             finally:
@@ -80,13 +100,13 @@ class Subscriptions:
     async def _read(self, pubsub: Any) -> None:
         heard = time.monotonic()
         asked = False
-        subscribed: set[bytes] = set()
         confirmed = 0
+        asked: set[bytes] = set()
+        while missing := self._channels.keys() - asked:
+            await pubsub.subscribe(*missing)
+            asked |= missing
+        self._pubsub = pubsub  # what is added from here on is asked for at once
         while True:
-            if missing := self._channels.keys() - subscribed:
-                self.up.clear()
-                await pubsub.subscribe(*missing)
-                subscribed |= missing
             message = await pubsub.get_message(timeout=PING_EVERY / 4)
             now = time.monotonic()
             if message is None:
