@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from proxy.policy.snapshot import StorePlan, StoreTls
@@ -24,6 +25,9 @@ from proxy.store.redis.connection import Connection, Word
 CONNECT_TIMEOUT: Final = 1.0
 """Seconds for a connection and its handshake, and for one answer to redis-py."""
 CLIENT_NAME: Final = "sluicegate"
+FAILURES: Final = (RedisError, OSError, RuntimeError)
+"""What redis-py raises for what a server does, or the way to it. RuntimeError is uvloop's word for
+a transport that closed a moment ago."""
 
 
 def _left_out() -> dict[str, Any]:

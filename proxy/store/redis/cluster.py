@@ -19,12 +19,11 @@ from itertools import count
 from typing import Any, Final
 
 from redis.crc import key_slot
-from redis.exceptions import RedisError
 
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import StorePlan
 from proxy.store.ports import StoreError
-from proxy.store.redis.access import Access, Address, let_go
+from proxy.store.redis.access import FAILURES, Access, Address, let_go
 from proxy.store.redis.connection import ErrorReply, Word
 from proxy.store.redis.eviction import Eviction
 from proxy.store.redis.link import NOT_SERVING, Link, NotServing, ended, refused, wait_for
@@ -299,7 +298,7 @@ class ClusterRoad:
             client = self._access.client(address)
             try:
                 table = await read_slots(client, address)
-            except (RedisError, OSError) as error:
+            except FAILURES as error:
                 trouble = f"{address}: {error}"
                 continue
             finally:

@@ -9,9 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-
-from proxy.store.redis.access import Access, Address, let_go
+from proxy.store.redis.access import FAILURES, Access, Address, let_go
 from proxy.store.redis.link import NotServing, ended
 
 log = logging.getLogger(__name__)
@@ -68,14 +66,14 @@ class Subscriptions:
         """Asks for channels; whoever reads hears the confirmation."""
         try:
             await pubsub.subscribe(*channels)
-        except (RedisError, OSError) as error:
+        except FAILURES as error:
             log.debug("redis: not subscribed: %s", error)  # the reader finds the connection lost
 
     async def _keep(self) -> None:
         while True:
             try:
                 await self._listen()
-            except (RedisError, OSError, TimeoutError, NotServing) as error:
+            except (*FAILURES, TimeoutError, NotServing) as error:
                 log.debug("redis: no subscription: %s", error)
             except Exception:  # one that ends here would never listen again
                 log.exception("redis: the subscription failed")

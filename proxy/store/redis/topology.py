@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError
 
-from proxy.store.redis.access import Access, Address, let_go
+from proxy.store.redis.access import FAILURES, Access, Address, let_go
 from proxy.store.redis.link import NotServing, ended
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ class _Sentinel:
         self._asked_for_password = False
 
     async def primary(self, name: str) -> Address | None:
-        """The primary's address; None where it knows none of this name. Raises RedisError or
-        OSError."""
+        """The primary's address; None where it knows none of this name. Raises one of
+        FAILURES."""
         try:
             found = await self._client.sentinel_get_master_addr_by_name(name)
         except AuthenticationError:
@@ -74,7 +74,7 @@ class Sentinels:
             self._sentinels.append(sentinel)  # last next time, unless it answers
             try:
                 found = await sentinel.primary(self._master)
-            except (RedisError, OSError) as error:
+            except FAILURES as error:
                 troubles.append(f"{sentinel.address}: {error}")
                 continue
             if found is not None:
@@ -99,7 +99,7 @@ class Sentinels:
 
 
 async def read_slots(client: Redis, asked: Address) -> list[Address | None]:
-    """Slot → address of its primary, as `asked` has it. Raises RedisError or OSError."""
+    """Slot → address of its primary, as `asked` has it. Raises one of FAILURES."""
     table: list[Address | None] = [None] * SLOTS
     ranges = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
     for first, last, primary, *_ in ranges:
