@@ -99,10 +99,10 @@ class Subscriptions:
         heard = time.monotonic()
         asked = False
         confirmed = 0
-        asked: set[bytes] = set()
-        while missing := self._channels.keys() - asked:
+        subscribed: set[bytes] = set()
+        while missing := self._channels.keys() - subscribed:
             await pubsub.subscribe(*missing)
-            asked |= missing
+            subscribed |= missing
         self._pubsub = pubsub  # what is added from here on is asked for at once
         while True:
             message = await pubsub.get_message(timeout=PING_EVERY / 4)
