@@ -57,13 +57,16 @@ class Told(NamedTuple):
 
 
 @contextlib.contextmanager
-def trio(folder: Path, down_after: float, at_least: int) -> Iterator[Trio]:
-    """A primary, its replica in step, and a Sentinel that knows both."""
+def trio(
+    folder: Path, down_after: float, at_least: int, link: Callable[[int], int] = lambda port: port
+) -> Iterator[Trio]:
+    """A primary, its replica in step, and a Sentinel that knows both. `link` gives the port at
+    which the replica finds the primary."""
     with contextlib.ExitStack() as stack:
         quick: tuple[str, ...] = ("--repl-diskless-sync-delay", "0")
         quick += ("--min-replicas-to-write", str(at_least))
         primary = stack.enter_context(redis_server(folder, None, *quick))
-        follow = ("--replicaof", f"127.0.0.1 {primary.port}", "--min-replicas-to-write", "0")
+        follow = ("--replicaof", f"127.0.0.1 {link(primary.port)}", "--min-replicas-to-write", "0")
         replica = stack.enter_context(redis_server(folder, None, *quick, *follow))
         port = free_port()
         config = folder / "sentinel.conf"
@@ -77,9 +80,9 @@ def trio(folder: Path, down_after: float, at_least: int) -> Iterator[Trio]:
             running(binary, config, "--sentinel", ready=f"redis://127.0.0.1:{port}")
         )
         with redis.Redis(port=replica.port) as client:
-            _until(lambda: client.info("replication").get("master_link_status") == "up")
+            until(lambda: client.info("replication").get("master_link_status") == "up")
         with redis.Redis(port=port) as client:
-            _until(lambda: _knows_a_replica(client))
+            until(lambda: _knows_a_replica(client))
         yield Trio(primary, replica, port)
 
 
@@ -88,7 +91,8 @@ def _knows_a_replica(sentinel: Any) -> bool:
     return bool(replicas) and not any(told["is_disconnected"] for told in replicas)
 
 
-def _until(holds: Callable[[], bool]) -> None:
+def until(holds: Callable[[], bool]) -> None:
+    """Waits for it, for 20 s at most."""
     deadline = time.monotonic() + 20
     while not holds():
         if time.monotonic() > deadline:
