@@ -31,11 +31,16 @@ def ask(doc: str, *, seconds: float, only: str | None = None) -> argparse.Namesp
 
 def tell_conditions(asked: argparse.Namespace) -> None:
     """Prints the day, the machine and what is measured."""
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores,", end=" ")
-    print(f"Python {platform.python_version()}, Linux {platform.release()}")
+    tell_machine()
     print(
         f"{asked.rounds} rounds of {asked.seconds:g} s, {asked.connections} connections", flush=True
     )
+
+
+def tell_machine() -> None:
+    """Prints the day and the machine."""
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores,", end=" ")
+    print(f"Python {platform.python_version()}, Linux {platform.release()}", flush=True)
 
 
 def tell_load_average(moment: str) -> None:

@@ -58,7 +58,7 @@ admin: {{listen: "127.0.0.1:{admin}"}}
 store: {{{store}}}
 policies: [policies.yaml]
 upstreams:
-  origin: {{endpoints: ["http://127.0.0.1:{origin}"]}}
+  origin: {{endpoints: ["http://127.0.0.1:{origin}"]{upstream}}}
 routes:
   - name: api
     match: {{path: "/api/{{rest:path}}"}}
@@ -74,12 +74,19 @@ limits:
 
 
 def gateway(
-    place: Place, program: str, *, store: str = 'url: "memory://"', route: str = "", more: str = ""
+    place: Place,
+    program: str,
+    *,
+    store: str = 'url: "memory://"',
+    upstream: str = "",
+    route: str = "",
+    more: str = "",
 ) -> Started:
-    """Ours. `route` goes on its only route, `more` into its policy file."""
+    """Ours. `upstream` goes on its upstream (", key: value"), `route` on its only route, `more`
+    into its policy file."""
     config = place.folder / "gateway.yaml"
     ports = {"port": place.port, "admin": place.admin, "origin": place.origin}
-    config.write_text(GATEWAY.format(**ports, store=store, route=route))
+    config.write_text(GATEWAY.format(**ports, store=store, upstream=upstream, route=route))
     (place.folder / "policies.yaml").write_text(LIMITS + more)
     ready = f"http://127.0.0.1:{place.admin}/readyz"
     return Started((program, "-m", "proxy", "run", "-c", config), ready)
