@@ -1,19 +1,77 @@
-"""Coroutines driven by hand to their first wait, and on from there by a task.
+"""Coroutines driven by hand: as far as they need not wait at once, and on from there.
 
-What needs no I/O is over after the first step, without a task or a future. Before its first wait
-such a coroutine has no current task: no `asyncio.timeout` and no TaskGroup may be entered there.
+What needs no I/O is over after the first step, without a task or a future. What waits goes on as a
+`Driven`: a task without what a request does not need of one (a first turn of the loop, a name, a
+context). So there is no current task in a coroutine that is driven, and `asyncio.timeout` and
+TaskGroup, which ask for it, may be entered in tasks of its own only.
 """
 
+import asyncio
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
 
+class Driven:
+    """A coroutine that has been started and waits for `awaited`: goes on whenever that is there.
+
+    `done` is called at its end, with what it raised (CancelledError among it) or None.
+    """
+
+    __slots__ = ("_awaited", "_coroutine", "_done", "_is_cancelled")
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, None],
+        awaited: Any,
+        done: Callable[[BaseException | None], None],
+    ) -> None:
+        self._coroutine = coroutine
+        self._done = done
+        self._is_cancelled = False
+        self._awaited: Any = None
+        self._wait_for(awaited)
+
+    def cancel(self) -> None:
+        """Has CancelledError raised in it, where it waits; by the next turn of the loop."""
+        awaited = self._awaited
+        if awaited is None or not awaited.cancel():
+            self._is_cancelled = True
+
+    def _wait_for(self, awaited: Any) -> None:
+        self._awaited = awaited
+        if awaited is None:  # a bare yield: it lets others go first
+            asyncio.get_running_loop().call_soon(self._go_on)
+            return
+        awaited._asyncio_future_blocking = False  # what a task does with a future it waits for
+        awaited.add_done_callback(self._go_on)
+        if self._is_cancelled and awaited.cancel():
+            self._is_cancelled = False
+
+    def _go_on(self, _: object = None) -> None:
+        self._awaited = None
+        try:
+            if self._is_cancelled:
+                self._is_cancelled = False
+                awaited = self._coroutine.throw(asyncio.CancelledError())
+            else:
+                awaited = self._coroutine.send(None)
+        except StopIteration:
+            self._done(None)
+        except BaseException as error:
+            self._done(error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+        else:
+            self._wait_for(awaited)
+
+
 @types.coroutine
 def resumed(started: Coroutine[Any, Any, _T], awaited: Any) -> Generator[Any, Any, _T]:
-    """Goes on with a coroutine that was started by hand and waits for `awaited`; its result."""
+    """Goes on with a coroutine that was started by hand and waits for `awaited`, in a task; its
+    result."""
     while True:
         try:
             try:

@@ -3,7 +3,7 @@
 Simple is what comes alone at a message boundary, whole in one read, well-formed, as HTTP/1.1 with
 keep-alive, without a body or an upgrade. It goes past aiohttp's queue, its waiter and its task for
 each request; as far as nothing has to be waited for, it needs no task and no future at all. What
-has to wait goes on in a task of its own, and what comes behind it is held until it is answered.
+has to wait is driven on from there, and what comes behind it is held until it is answered.
 
 What is not taken here has neither been consumed nor charged: the other lane reads it anew, and says
 what is wrong with it, if anything is.
@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from proxy.core.http1.request import HeadError, RequestHead, parse_request_head
 from proxy.edge.body import NO_BODY
-from proxy.edge.driving import resumed
+from proxy.edge.driving import Driven
 from proxy.edge.writer import ClientGone
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class ExpressLane(RequestHandler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._express: asyncio.Task[None] | None = None
+        self._express: Driven | None = None
         """The request that waits for something."""
         self._held = b""
         """What came behind it."""
@@ -100,8 +100,7 @@ class ExpressLane(RequestHandler):
             awaited = serving.send(None)
         except StopIteration:
             return True
-        self._express = self._loop.create_task(resumed(serving, awaited))
-        self._express.add_done_callback(self._arrived)
+        self._express = Driven(serving, awaited, self._arrived)
         return True
 
     async def _serve_express(self, head: RequestHead) -> None:
@@ -132,9 +131,9 @@ class ExpressLane(RequestHandler):
                 self._next_keepalive_close_time, self._process_keepalive
             )
 
-    def _arrived(self, task: "asyncio.Task[None]") -> None:
+    def _arrived(self, error: BaseException | None) -> None:
         self._express = None
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if error is not None and not isinstance(error, asyncio.CancelledError):
             log.error("a request failed inside the gateway", exc_info=error)
             self.force_close()
         if self._held:

@@ -277,12 +277,15 @@ def refused(error: ErrorReply) -> StoreError:
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:
     """Whether the event came in time."""
+    if event.is_set():
+        return True
+    # No asyncio.timeout: a request may be driven without a task up to here.
+    waiting = asyncio.get_running_loop().create_task(event.wait())
     try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
+        await asyncio.wait((waiting,), timeout=seconds)
+    finally:
+        waiting.cancel()
+    return event.is_set()
 
 
 async def ended(task: asyncio.Task[None]) -> None:
