@@ -14,6 +14,7 @@ from idempotency_kit import (
     ME,
     OTHER,
     PRINT,
+    PRINT_2,
     RECORD,
     TERMS,
     YOU,
@@ -27,6 +28,7 @@ from road_kit import Trio, blocking, eventually, outcome
 from proxy.core.idempotency import (
     LEASE,
     Mine,
+    Mismatch,
     Replay,
     Running,
     State,
@@ -162,19 +164,36 @@ async def test_what_another_release_wrote_is_an_error_and_never_nothing(redis_se
         assert store.status()["owed"] == 0
 
 
-async def test_a_large_answer_that_is_replaced_while_it_is_read(redis_server):
+@pytest.mark.parametrize(
+    ("then", "verdict"),
+    [("freed", Mine), ("claimed", Running), ("another", Mismatch), ("again", Replay)],
+)
+async def test_a_large_answer_that_is_replaced_while_it_is_read(redis_server, then, verdict):
     """Between a claim and the body that it asks for, the record may be freed and made anew."""
     async with a_store(redis_server) as store:
         await executed(store)
         await store.settle(RECORD, ME, State.RECORDED, LARGE, TERMS)
         ask = store._large.ask
+        asked = []
 
-        async def freed_first(*words):
-            await store.free(RECORD)
+        async def replaced_first(*words):
+            if not asked:
+                await store.free(RECORD)
+                if then != "freed":
+                    print_ = PRINT_2 if then == "another" else PRINT
+                    await store.claim(RECORD, ME, print_, TERMS)
+                    if then != "claimed":
+                        await store.sent(RECORD, ME, TERMS)
+                        await store.settle(RECORD, ME, State.RECORDED, other, TERMS)
+            asked.append(words)
             return await ask(*words)
 
-        store._large.ask = freed_first
-        assert await store.claim(RECORD, YOU, PRINT, TERMS) == Mine()
+        other = LARGE._replace(status=202)
+        store._large.ask = replaced_first
+        found = await store.claim(RECORD, YOU, PRINT, TERMS)
+        assert isinstance(found, verdict)
+        if then == "again":
+            assert found == Replay(other)
 
 
 # News.

@@ -15,6 +15,7 @@ from proxy.core.idempotency import Answer, Mine, Record, Replay, State, Terms
 from proxy.store.redis.idempotency import INLINE
 from proxy.store.redis.idempotency_codec import read_answer
 
+FIELDS = {b"state", b"token", b"fingerprint", b"lease_ends", b"ends", b"head", b"body"}
 LEASES, TTLS = (1, 1000, 10_000), (1, 5000, 60_000, 86_400_000)
 LONGEST = 2**43  # ms since the epoch: the year 2248
 ANSWERS = [
@@ -82,6 +83,7 @@ async def twin(every_redis: RedisServer):
                 held = client.hgetall(turned.store._names.record(record))
                 if not held:
                     return {}
+                assert held.keys() <= FIELDS
                 answer = None
                 if b"head" in held:
                     answer = read_answer(held[b"head"], held[b"body"])

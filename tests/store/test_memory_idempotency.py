@@ -200,9 +200,8 @@ async def test_who_waits_is_told_without_a_detour():
     waiting = asyncio.ensure_future(store.news(name(0), 30))
     await asyncio.sleep(0)
     assert at_once(store.release(name(0), ME))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert waiting.done()
+    async with asyncio.timeout(5):
+        await waiting
     waiting = asyncio.ensure_future(store.news(name(0), 30))
     await asyncio.sleep(0)
     await store.close()
