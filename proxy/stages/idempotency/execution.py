@@ -80,15 +80,12 @@ class Execution:
         self._replaying = replaying
         self._head: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._buffer = Buffer(plan.max_body, _nothing)
-        self._alone = False
-        """Its client has left."""
 
     async def answer(self) -> Reply:
         """The answer, as soon as its head is there; for a whole one, once it is recorded."""
         try:
             return await self._head
-        except asyncio.CancelledError:
-            self._alone = True
+        except asyncio.CancelledError:  # the client left; a head that was to come is cancelled, too
             if self._head.done() and not self._head.cancelled():
                 _let_go(self._head.result())
             raise
@@ -172,7 +169,7 @@ class Execution:
             stream.close()
 
     def _give(self, reply: Reply) -> None:
-        if self._alone or self._head.done():
+        if self._head.done():
             _let_go(reply)
         else:
             self._head.set_result(reply)
