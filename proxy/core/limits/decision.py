@@ -5,7 +5,9 @@ Times are integer microseconds since the epoch; nothing here reads a clock. Its 
 same name, the same state and the same arithmetic.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 State = tuple[Any, ...]
@@ -25,6 +27,11 @@ class Decision(NamedTuple):
     """Until a request of this cost could pass; 0 where this one passed."""
     delay: int
     """How long this request must wait before it goes on (leaky_bucket); else 0."""
+
+
+decided: Callable[[tuple[bool, int, int, int, int]], Decision] = partial(tuple.__new__, Decision)
+"""`Decision(*members)` in half the time: without the Python frame of a NamedTuple's own
+`__new__`. For the steps, which make one or more per request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ Rules:
 from typing import NamedTuple
 
 from proxy.core.limits import bounds
-from proxy.core.limits.decision import Decision, Quota, Rate, State
+from proxy.core.limits.decision import Decision, Quota, Rate, State, decided
 
 DAY = 24 * bounds.HOUR
 
@@ -71,10 +71,10 @@ class FixedWindow:
             used = 0
             end = now - now % period + period if period else month_end(now)
         if cost and used + cost > amount:
-            return (end, used), Decision(False, 0, end - now, end - now, 0)
+            return (end, used), decided((False, 0, end - now, end - now, 0))
         used += cost
         left = amount - used if used < amount else 0
-        return (end, used), Decision(True, left, end - now if used else 0, 0, 0)
+        return (end, used), decided((True, left, end - now if used else 0, 0, 0))
 
     def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
         end, used = state

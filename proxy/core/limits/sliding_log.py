@@ -18,7 +18,7 @@ from bisect import bisect_left, bisect_right
 from typing import Any, NamedTuple
 
 from proxy.core.limits import bounds
-from proxy.core.limits.decision import Decision, Quota, Rate, State
+from proxy.core.limits.decision import Decision, Quota, Rate, State, decided
 
 MOST = 10_000
 _SLACK = 16
@@ -94,8 +94,8 @@ class SlidingLog:
             first = used - amount if used > amount else 0
             reset = log[head + first] if first < older else last
             retry = log[head + over - 1] if over <= older else last
-            return (log, head, tail, last, count), Decision(
-                False, 0, (reset + period) * tick - now, (retry + period) * tick - now, 0
+            return (log, head, tail, last, count), decided(
+                (False, 0, (reset + period) * tick - now, (retry + period) * tick - now, 0)
             )
         if cost:
             if at > last and count:
@@ -110,7 +110,7 @@ class SlidingLog:
             first = used - amount if used > amount else 0
             reset = ((log[head + first] if first < older else last) + period) * tick - now
         left = amount - used if used < amount else 0
-        return (log, head, tail, last, count), Decision(True, left, reset, 0, 0)
+        return (log, head, tail, last, count), decided((True, left, reset, 0, 0))
 
     def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
         log, head, tail, last, count = state

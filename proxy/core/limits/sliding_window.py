@@ -16,7 +16,7 @@ Rules:
 from typing import NamedTuple
 
 from proxy.core.limits import bounds
-from proxy.core.limits.decision import Decision, Quota, Rate, State
+from proxy.core.limits.decision import Decision, Quota, Rate, State, decided
 
 
 class Params(NamedTuple):
@@ -78,13 +78,13 @@ class SlidingWindow:
             left = free if free > 0 else 0
             reset = _free_at(start, previous, current, params, left + 1) * tick - now
             retry = _free_at(start, previous, current, params, cost) * tick - now
-            return (start, previous, current), Decision(False, 0, reset, retry, 0)
+            return (start, previous, current), decided((False, 0, reset, retry, 0))
         current += cost
         left = free - cost if free > cost else 0
         reset = 0
         if left < amount:
             reset = _free_at(start, previous, current, params, left + 1) * tick - now
-        return (start, previous, current), Decision(True, left, reset, 0, 0)
+        return (start, previous, current), decided((True, left, reset, 0, 0))
 
     def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
         start, previous, current = state

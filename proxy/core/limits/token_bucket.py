@@ -14,7 +14,7 @@ Rules:
 from typing import NamedTuple
 
 from proxy.core.limits import bounds
-from proxy.core.limits.decision import Decision, Quota, Rate, State
+from proxy.core.limits.decision import Decision, Quota, Rate, State, decided
 
 
 class Params(NamedTuple):
@@ -46,6 +46,15 @@ def compile_bucket(name: str, rate: Rate, size: int) -> Params:
     return Params(rate.amount, period, tick, size, volume, full, window)
 
 
+def _denied(debt: int, owed: int, at: int, params: Params, now: int) -> Decision:
+    """The answer where what would be `owed` at the tick `at` is more than the bucket holds."""
+    amount, period, tick, size, volume, _, _ = params
+    left = size + -debt // period
+    wait = bounds.up(debt - (size - left - 1) * period, amount)
+    retry = bounds.up(owed - volume, amount)
+    return decided((False, 0, (at + wait) * tick - now, (at + retry) * tick - now, 0))
+
+
 class TokenBucket:
     """The algorithm; see the module."""
 
@@ -60,33 +69,31 @@ class TokenBucket:
     def step(
         self, state: State | None, params: Params, now: int, cost: int
     ) -> tuple[State, Decision]:
-        amount, period, tick, _, volume, full, _ = params
-        at = now // tick
-        if state is None:
-            debt = 0
-        else:
+        amount, period, tick, size, volume, full, _ = params
+        at = now if tick == 1 else now // tick
+        debt = 0
+        if state is not None:
             debt, last = state
             if debt > volume:
                 debt = volume
-            if at > last:
-                elapsed = at - last
+            elapsed = at - last
+            if elapsed > 0:
                 debt = debt - elapsed * amount if elapsed < full else 0
                 if debt < 0:
                     debt = 0
-            elif at < last:
+            elif elapsed:
                 at = last
                 now = at * tick
-        room = volume - cost * period
-        if debt > room:
-            # The level at which one more whole unit is there.
-            target = ((volume - debt) // period + 1) * period
-            reset = (at + bounds.up(target - (volume - debt), amount)) * tick - now
-            retry = (at + bounds.up(debt - room, amount)) * tick - now
-            return (debt, at), Decision(False, 0, reset, retry, 0)
-        debt += cost * period
-        left, part = divmod(volume - debt, period)
-        reset = (at - (part - period) // amount) * tick - now if debt else 0
-        return (debt, at), Decision(True, left, reset, 0, 0)
+        owed = debt + cost * period
+        if owed > volume:
+            return (debt, at), _denied(debt, owed, at, params, now)
+        if not owed:
+            return (0, at), decided((True, size, 0, 0, 0))
+        left = size + -owed // period
+        # Until the debt is one unit less, counting one that is begun as a whole one.
+        wait = -(((size - left - 1) * period - owed) // amount)
+        reset = wait if tick == 1 else (at + wait) * tick - now
+        return (owed, at), decided((True, left, reset, 0, 0))
 
     def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
         debt, last = state
