@@ -10,6 +10,17 @@ Lines = list[tuple[str, str]]
 """(name as received, value without surrounding whitespace), one entry per field line."""
 
 
+def written(lines: Lines) -> str:
+    """Field lines as a message's head has them: "Name: value", each with its CRLF."""
+    return "".join([f"{name}: {value}\r\n" for name, value in lines])
+
+
+def read_written(text: str) -> Lines:
+    """The lines of which `written` has made this text."""
+    parts = [line.partition(": ") for line in text.split("\r\n")[:-1]]
+    return [(name, value) for name, _, value in parts]
+
+
 class Fields:
     """The field lines of one message.
 

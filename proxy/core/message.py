@@ -6,7 +6,7 @@ The Protocols say how a body is read; who reads it from which socket is the edge
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from proxy.core.fields import Lines
+from proxy.core.fields import Lines, read_written
 
 
 class BodyError(Exception):
@@ -64,7 +64,9 @@ class Tunnel(Protocol):
 class Reply:
     """An answer. Its body is `body` (at hand), or `stream`, or (101) `tunnel`; else empty.
 
-    `fields` holds end-to-end field lines only: framing and hop-by-hop fields are the edge's.
+    `head` holds end-to-end field lines only: framing and hop-by-hop fields are the edge's. It is a
+    list of them or, of what memory holds, text that was made when it was stored (`fields.written`):
+    with Date, without X-Request-Id and RateLimit. `fields` is the list, whichever it is.
     `length` is the Content-Length to announce: of the stream where known, or, for HEAD and 304
     answers, what the upstream said; None otherwise (the edge counts `body` itself).
     `close`: the client connection must end after this answer.
@@ -77,7 +79,7 @@ class Reply:
     __slots__ = (
         "body",
         "close",
-        "fields",
+        "head",
         "length",
         "origin",
         "reason",
@@ -91,19 +93,19 @@ class Reply:
     def __init__(
         self,
         status: int,
-        fields: Lines,
+        fields: Lines | str,
         body: bytes = b"",
+        length: int | None = None,
+        reason: str = "",
+        origin: bool = False,
         *,
         stream: ReplyStream | None = None,
-        length: int | None = None,
         tunnel: Tunnel | None = None,
-        origin: bool = False,
         close: bool = False,
-        reason: str = "",
         took: float = 0.0,
     ) -> None:
         self.status = status
-        self.fields = fields
+        self.head = fields
         self.body = body
         self.stream = stream
         self.length = length
@@ -113,6 +115,18 @@ class Reply:
         self.reason = reason
         self.took = took
         self.trouble: Literal["disconnected", "error"] = "disconnected"
+
+    @property
+    def fields(self) -> Lines:
+        """The field lines, as a list from here on."""
+        head = self.head
+        if isinstance(head, str):
+            head = self.head = read_written(head)
+        return head
+
+    @fields.setter
+    def fields(self, lines: Lines) -> None:
+        self.head = lines
 
 
 class Announced(Protocol):

@@ -8,7 +8,7 @@ from time import time
 from typing import Final, Protocol
 
 from proxy.core.dates import imf_fixdate
-from proxy.core.fields import Lines
+from proxy.core.fields import Lines, written
 from proxy.core.message import Reply, ReplyStream
 
 _REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
@@ -62,24 +62,21 @@ def status_line(status: int, reason: str) -> str:
 
 def interim_head(status: int, lines: Lines) -> bytes:
     """A 1xx answer's bytes (RFC 9110 §15.2)."""
-    head = [status_line(status, "")]
-    head += [f"{name}: {value}\r\n" for name, value in lines]
-    head.append("\r\n")
-    return "".join(head).encode("latin-1")
+    return f"{status_line(status, '')}{written(lines)}\r\n".encode("latin-1")
 
 
 def _head(reply: Reply, framing: str, close: bool) -> bytes:
-    parts = [status_line(reply.status, reply.reason)]
-    dated = False
-    for name, value in reply.fields:
-        if not dated and len(name) == 4 and name.lower() == "date":
-            dated = True
-        parts.append(f"{name}: {value}\r\n")
-    if not dated:
-        parts.append(f"Date: {_CLOCK.date()}\r\n")
-    parts.append(framing)
-    parts.append("Connection: close\r\n\r\n" if close else "\r\n")
-    return "".join(parts).encode("latin-1")
+    head = reply.head
+    lines = head if isinstance(head, str) else _dated(head)
+    end = "Connection: close\r\n\r\n" if close else "\r\n"
+    return f"{status_line(reply.status, reply.reason)}{lines}{framing}{end}".encode("latin-1")
+
+
+def _dated(lines: Lines) -> str:
+    for name, _ in lines:
+        if len(name) == 4 and name.lower() == "date":
+            return written(lines)
+    return f"{written(lines)}Date: {_CLOCK.date()}\r\n"
 
 
 async def write_reply(outlet: Outlet, reply: Reply, method: str, version: int, close: bool) -> int:

@@ -8,17 +8,25 @@ Rules:
 - X-Request-Id is on every answer; Via says that an upstream's answer passed through here.
 """
 
-from proxy.core.fields import Lines
+from proxy.core.fields import Lines, written
 from proxy.core.headers import PSEUDONYM, apply_edits
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import HeaderEdits
 
 _VIA = ("Via", f"1.1 {PSEUDONYM}")
+_VIA_TEXT = written([_VIA])
 
 
 def finish(ex: Exchange, reply: Reply) -> Reply:
-    """The same reply with `fields` replaced by the lines to send (framing and Date aside)."""
+    """The same reply with `head` replaced by what to send (framing and Date aside)."""
+    route = ex.route
+    edits = None if route is None else route.response_headers
+    head = reply.head
+    if isinstance(head, str) and edits is None:
+        ours = f"{_VIA_TEXT}X-Request-Id: {ex.request_id}\r\n"
+        reply.head = f"{head}{ours}{written(ex.admission)}" if ex.admission else head + ours
+        return reply
     lines = reply.fields
     if reply.origin:
         lines = [line for line in lines if line[0].lower() != "x-request-id"]
@@ -26,9 +34,8 @@ def finish(ex: Exchange, reply: Reply) -> Reply:
     else:
         lines = list(lines)
     lines.append(("X-Request-Id", ex.request_id))
-    route = ex.route
-    if route is not None and route.response_headers is not None:
-        lines = _edited(lines, route.response_headers, reply)
+    if edits is not None:
+        lines = _edited(lines, edits, reply)
     if ex.admission:
         lines = _with_admission(lines, ex.admission)
     reply.fields = lines

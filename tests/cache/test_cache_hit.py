@@ -4,6 +4,7 @@ import pytest
 from cache_kit import MAX_AGE, Cached, Origin, StartCached, request, respond, status_of
 from rawhttp import Wire
 
+from proxy.core.dates import imf_fixdate
 from proxy.core.fields import Fields
 from proxy.exchange import Exchange
 
@@ -32,6 +33,18 @@ async def test_age_grows_and_date_stays(cached: Cached, origin: Origin) -> None:
     assert hit.get("Age") == "27"
     assert hit.get("Date") == first.get("Date")
     assert status_of(hit) in ("hit; ttl=32", "hit; ttl=33")
+
+
+async def test_a_withheld_date_is_made_anew(cached: Cached, origin: Origin) -> None:
+    then = imf_fixdate(cached.caching.clock() // 1000 - 9)
+    origin.answers["/a"] = respond(
+        "hello", ("Cache-Control", 's-maxage=60, private="date"'), ("Date", then)
+    )
+    await cached.ask()
+    hit = await cached.ask()
+    assert status_of(hit).startswith("hit; ")
+    (date,) = hit.all("Date")
+    assert date != then
 
 
 async def test_a_hit_comes_without_suspending(cached: Cached, origin: Origin) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from stage_plans import exchange, route_plan
 
-from proxy.core.fields import Lines
+from proxy.core.fields import Lines, written
 from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.policy.snapshot import HeaderEdits
@@ -91,6 +91,23 @@ def test_origin_answers(
     before = list(lines)
     assert finish(origin(lines), edits, admission) == sent
     assert lines == before
+
+
+@pytest.mark.parametrize("admission", [[], OURS, LEGACY, OURS + LEGACY])
+@pytest.mark.parametrize(
+    "edits", [None, HeaderEdits(set=(("A", "2"),), remove=frozenset({"via", "server"}))]
+)
+def test_text_is_finished_as_lines_are(edits: HeaderEdits | None, admission: Lines) -> None:
+    stored = [("Date", "then"), ("Server", "s"), ("Via", "1.1 inner"), ("X", "\xe9: e"), ("Y", "")]
+    text = Reply(200, written(stored), origin=True)
+    assert finish(text, edits, admission) == finish(origin(stored), edits, admission)
+
+
+def test_what_is_stored_stays_text() -> None:
+    ex = exchange()
+    ex.request_id, ex.route, ex.admission = "id-1", route_plan("r"), OURS
+    reply = Reply(200, "Date: then\r\n", origin=True)
+    assert response.finish(ex, reply).head == written([("Date", "then"), VIA, ID, *OURS])
 
 
 def test_own_answers_have_no_via() -> None:

@@ -51,14 +51,14 @@ def shape(ex: Exchange, stored: Stored, lines: Lines, now: int) -> Shape:
 def held_reply(ex: Exchange, held: Held, age: int, member: str, now: int) -> Reply:
     """A stored answer with its body at hand. `age` in ms; `member` is our Cache-Status."""
     stored = held.stored
-    status, lines, body = stored.status, held.lines, held.body
-    if not plain(ex.fields):
-        status, lines, start, stop, empty = shape(ex, stored, lines, now)
-        body = b"" if empty else body[start:stop]
+    if held.head and plain(ex.fields):
+        head = f"{held.head}Age: {age // 1000}\r\n{cache_status.NAME}: {member}\r\n"
+        return Reply(stored.status, head, held.body, stored.length, stored.reason, True)
+    status, lines, start, stop, empty = shape(ex, stored, held.lines, now)
     return Reply(
         status,
         [*lines, ("Age", str(age // 1000)), (cache_status.NAME, member)],
-        body,
+        b"" if empty else held.body[start:stop],
         length=stored.length if status == stored.status else None,
         origin=True,
         reason=stored.reason if status == stored.status else "",

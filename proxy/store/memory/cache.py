@@ -12,7 +12,7 @@ from cachetools import LRUCache
 
 from proxy.core.cache.record import Stored
 from proxy.core.cache.tags import HIDDEN_FIELDS, without_tags
-from proxy.core.fields import Lines
+from proxy.core.fields import Lines, written
 from proxy.store.memory.purges import Purgeable, Tag
 
 MAX_VARIANTS: Final = 64
@@ -26,7 +26,7 @@ _TAG: Final = 300
 class Held(Purgeable):
     """One stored answer, in memory. Treated as immutable, but for what purges say of it."""
 
-    __slots__ = ("body", "lines", "place", "size", "stored")
+    __slots__ = ("body", "head", "lines", "place", "size", "stored")
 
     def __init__(
         self,
@@ -44,10 +44,14 @@ class Held(Purgeable):
         """Where the shared tier has the body, if that is known (`Kept.place`)."""
         self.lines = lines
         """As clients see them (`shown_lines`), without Age and Cache-Status."""
+        self.head = written(lines)
+        """The same, as text; "" where they have no Date, which then is the edge's to add."""
+        if not any(len(name) == 4 and name.lower() == "date" for name, _ in lines):
+            self.head = ""
         text = sum([len(name) + len(value) for name, value in stored.lines])
         text += sum(map(len, stored.tags))
         count = len(stored.lines) + (0 if lines is stored.lines else len(lines) // 2)
-        self.size = _RECORD + len(body) + text + _LINE * count + _TAG * len(tags)
+        self.size = _RECORD + len(body) + text + len(self.head) + _LINE * count + _TAG * len(tags)
 
 
 def shown_lines(lines: Lines, *, expose_tags: bool) -> Lines:
