@@ -328,6 +328,15 @@ async def test_too_few_replicas_are_a_no_in_time(redis_servers):
         assert store.status()["owed"] == 0
 
 
+async def test_a_server_that_ends_a_wait_late_is_no_trouble(redis_server):
+    """It looks at those who wait ten times a second, so 50 ms may take it 150."""
+    async with a_store(redis_server, timeout=0.05) as store:
+        await eventually(lambda: store.claim(RECORD, ME, PRINT, TERMS))
+        for _ in range(12):
+            assert not await store.sent(RECORD, ME, TERMS, replicas=1)
+        assert store._large.well
+
+
 async def test_many_share_a_wait(redis_servers):
     pair = await blocking(Pair, redis_servers)
     async with a_store(pair.primary, timeout=2.0) as store:

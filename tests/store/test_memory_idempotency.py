@@ -160,6 +160,21 @@ def test_records_that_come_and_go_leave_nothing_behind():
     assert len(store._ends) < 1100  # what came in the last lease
 
 
+def test_a_key_that_is_let_go_again_and_again_is_filed_once():
+    clock = Clock()
+    store = MemoryIdempotency(clock)
+    long = Terms(ttl=100 * TTL)
+    for _ in range(1_000):
+        claim(store, 0, long)
+        at_once(store.release(name(0), ME))
+    answer = recorded(store, 0, terms=long)
+    clock.now += LEASE
+    for number in range(1_000):
+        claim(store, 1 + number)
+    assert len(store._ends) == store.status()["records"] == 1_001
+    assert claim(store, 0, token=YOU) == Replay(answer)
+
+
 def test_a_flood_costs_each_claim_the_same():
     """A thousand that are over are not swept by whoever comes next."""
     clock = Clock()

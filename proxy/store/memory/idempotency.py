@@ -91,7 +91,7 @@ class MemoryIdempotency:
             return False
         size = _RECORD + (0 if answer is None else _size_of(answer))
         if held.record.token == token and size > held.size:
-            self._require(now, 0, size - held.size, keep=record)
+            self._require(now, 0, size - held.size)
         if not idempotency.settle(held.record, token, outcome, answer, terms, now):
             return False
         self._bytes += size - held.size
@@ -147,11 +147,11 @@ class MemoryIdempotency:
         if held is not None:
             self._bytes -= held.size
 
-    def _require(self, now: int, records: int, size: int, keep: bytes = b"") -> None:
+    def _require(self, now: int, records: int, size: int) -> None:
         """Sees to it that there is room. Raises StoreError."""
         if self._has_room(records, size):
             return
-        self._tidy(now, len(self._ends), keep)
+        self._tidy(now, len(self._ends))
         if not self._has_room(records, size):
             raise StoreError("refused", "the store of idempotency records is full")
 
@@ -160,9 +160,8 @@ class MemoryIdempotency:
             return False
         return self._bytes + size <= self._max_bytes
 
-    def _tidy(self, now: int, steps: int, keep: bytes = b"") -> None:
-        """Looks at so many of the records that may be over, and drops those that are; not the one
-        that somebody is at."""
+    def _tidy(self, now: int, steps: int) -> None:
+        """Looks at so many of the records that may be over, and drops those that are."""
         ends = self._ends
         for _ in range(steps):
             if not ends or ends[0][0] > now:
@@ -172,10 +171,10 @@ class MemoryIdempotency:
             if held is None or held.filed != filed:  # another one's time has come since
                 continue
             over = _over_at(held.record)
-            if over <= now and record != keep:
+            if over <= now:
                 self._drop(record)
             else:
-                heappush(ends, (max(over, now + 1), filed, record))
+                heappush(ends, (over, filed, record))
 
 
 def _over_at(record: Record) -> int:
