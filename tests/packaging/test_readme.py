@@ -79,10 +79,10 @@ def test_recipes_pass_check_without_a_warning(policies: str, routes: str, tmp_pa
     assert len(said.splitlines()) == 1, said
 
 
-def resilience_recipes() -> Iterator[dict[str, str]]:
+def whole_recipes(heading: str) -> Iterator[dict[str, str]]:
     """Each recipe's files: its gateway.yaml ends it."""
     files: dict[str, str] = {}
-    for block in blocks(section("### Recipes for upstreams"), "yaml"):
+    for block in blocks(section(heading), "yaml"):
         name = block.partition("\n")[0].removeprefix("# ")
         files[name] = block
         if name == "gateway.yaml":
@@ -93,10 +93,22 @@ def resilience_recipes() -> Iterator[dict[str, str]]:
 
 @pytest.mark.parametrize(
     "files",
-    list(resilience_recipes()),
-    ids=["somebody else's API", "flaky", "canary", "sticky", "another region"],
+    [
+        *whole_recipes("### Recipes for upstreams"),
+        *whole_recipes("### Recipes for payments"),
+    ],
+    ids=[
+        "somebody else's API",
+        "flaky",
+        "canary",
+        "sticky",
+        "another region",
+        "payments",
+        "orders",
+        "a provider",
+    ],
 )
-def test_recipes_for_upstreams_are_whole(files: dict[str, str], tmp_path: Path) -> None:
+def test_recipes_are_whole(files: dict[str, str], tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     said = sluicegate("check", "-c", tmp_path / "gateway.yaml")
