@@ -1,7 +1,9 @@
 """Where a request goes: what a route asks of it, and the table that finds the first such route.
 
-The table is a trie over path segments whose leaves are split by host, so a look-up costs about
-the path's length, not the number of routes; the first route that matches wins all the same.
+The table is a trie over path segments whose leaves are split by host; the first route that matches
+wins. As several ways through the trie may fit one path, a look-up walks them together: the places
+that they come to at once are remembered, so it costs about the path's length, not the number of
+routes, and little more than one dict for each segment.
 """
 
 import re
@@ -183,20 +185,73 @@ class _Node:
         return self.segment
 
 
+class _Place:
+    """What a path may have come to: nodes of the trie, taken as one, and what took the remainder
+    on the way. Where a segment leads on from here is remembered."""
+
+    __slots__ = ("digits", "ends", "named", "nodes", "rests", "word")
+
+    def __init__(self, nodes: tuple[_Node, ...], rests: tuple[_Leaf, ...] = ()) -> None:
+        self.nodes = nodes
+        self.rests = rests
+        self.named: dict[str, _Place | None] = {"": None}
+        """By segment: the empty one, and those that a node has as a literal."""
+        for node in nodes:
+            self.named.update(dict.fromkeys(node.literals))
+        self.digits: _Place | None = None
+        self.word: _Place | None = None
+        """For every other segment: one of digits, and any other."""
+        self.ends: list[int] | None = None
+        """The routes of a path that ends here, in order; None where the host has a say."""
+        leaves = self.leaves()
+        if not any(leaf.by_host or leaf.by_suffix for leaf in leaves):
+            self.ends = sorted(number for leaf in leaves for number in leaf.any_host)
+
+    def leaves(self) -> list[_Leaf]:
+        """Of a path that ends here."""
+        return [*self.rests, *(node.end for node in self.nodes if node.end is not None)]
+
+    def step(self, segment: str) -> "_Place":
+        """Where this segment leads, its unreserved characters decoded."""
+        digits = segment.isdigit() and segment.isascii()
+        onward: list[_Node] = []
+        for node in self.nodes:
+            if (literal := node.literals.get(segment)) is not None:
+                onward.append(literal)
+            if node.segment is not None and segment:
+                onward.append(node.segment)
+            if node.digits is not None and digits:
+                onward.append(node.digits)
+        taken = tuple(node.rest for node in self.nodes if node.rest is not None)
+        place = _Place(tuple(onward), self.rests + taken)
+        if segment in self.named:
+            self.named[segment] = place
+        elif digits:
+            self.digits = place
+        else:
+            self.word = place
+        return place
+
+
 class RouteTable(Generic[T]):
     """Routes in their order, ready to be looked up."""
 
-    __slots__ = ("_hosts", "_routes", "_trie", "methods")
+    __slots__ = ("_hosts", "_most", "_places", "_root", "_routes", "_trie", "methods")
 
     def __init__(self, routes: Iterable[tuple[RouteMatch, T]]) -> None:
         self._routes = tuple(routes)
         self._trie = _Node()
+        hosts = _Leaf()
+        parts = 0
         for number, (match, _) in enumerate(self._routes):
             self._leaf(match.path).add(number, match.hosts)
-        hosts = _Leaf()
-        for number, (match, _) in enumerate(self._routes):
             hosts.add(number, match.hosts)
+            parts += len(match.path.parts)
         self._hosts = hosts
+        self._root = _Place((self._trie,))
+        self._places = 0
+        # A node has a place of its own and dead ends; only odd sets of patterns have far more.
+        self._most = 1000 + 4 * parts
         self.methods: tuple[str, ...] = self._union(range(len(self._routes)))
         """Every method that some route takes, sorted: the Allow of the whole server."""
 
@@ -217,29 +272,36 @@ class RouteTable(Generic[T]):
         return tuple(sorted(union))
 
     def _candidates(self, host: str, segments: Sequence[str]) -> list[int]:
-        """The numbers of all routes whose path and host match, in order."""
+        """The numbers of all routes whose path and host match, in order; not to be changed."""
+        place = self._root
+        for segment in segments:
+            if "%" in segment:
+                segment = plain_segment(segment)
+            onward = place.named.get(segment)
+            if onward is None:
+                if segment not in place.named:
+                    digits = segment.isdigit() and segment.isascii()
+                    onward = place.digits if digits else place.word
+                if onward is None:
+                    onward = self._explore(place, segment)
+            place = onward
+        if place.ends is not None:
+            return place.ends
         found: list[int] = []
-        nodes = [self._trie]
-        for raw in segments:
-            segment = plain_segment(raw)
-            onward: list[_Node] = []
-            for node in nodes:
-                if node.rest is not None:
-                    node.rest.collect(host, found)
-                if (literal := node.literals.get(segment)) is not None:
-                    onward.append(literal)
-                if node.segment is not None and segment:
-                    onward.append(node.segment)
-                if node.digits is not None and segment.isdigit() and segment.isascii():
-                    onward.append(node.digits)
-            nodes = onward
-            if not nodes:
-                break
-        for node in nodes:
-            if node.end is not None:
-                node.end.collect(host, found)
+        for leaf in place.leaves():
+            leaf.collect(host, found)
         found.sort()
         return found
+
+    def _explore(self, place: _Place, segment: str) -> _Place:
+        """Where a way leads that nobody has gone yet."""
+        if not place.nodes:
+            return place  # a dead end, however long
+        if self._places >= self._most:
+            self._places = 0
+            self._root = _Place((self._trie,))
+        self._places += 1
+        return place.step(segment)
 
     def find(
         self, method: str, host: str, segments: Sequence[str], fields: Fields
@@ -249,14 +311,16 @@ class RouteTable(Generic[T]):
         `host` is normalised (lower case, no port, no final dot), `segments` come from
         `split_path`.
         """
-        barred: list[int] = []
+        barred: tuple[int, ...] = ()
+        routes = self._routes
         for number in self._candidates(host, segments):
-            match, item = self._routes[number]
+            match, item = routes[number]
             if match.headers and not match.accepts_headers(fields):
                 continue
-            if match.methods is None or method in match.methods:
-                return Match(item, match.path.captures(segments) if match.path.names else {})
-            barred.append(number)
+            methods = match.methods
+            if methods is None or method in methods:
+                return Match(item, match.path.captures(segments))
+            barred += (number,)
         if barred:
             return MethodNotAllowed(self._union(barred))
         return _NO_ROUTE if self._knows(host) else _MISDIRECTED

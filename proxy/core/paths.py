@@ -63,17 +63,15 @@ class PathPattern:
     `parts` are the segments: a literal's plain text, or a (name, kind) pair.
     """
 
-    __slots__ = ("_places", "names", "parts", "text")
+    __slots__ = ("_places", "_rest", "names", "parts", "text")
 
     def __init__(self, text: str, parts: tuple[str | tuple[str, str], ...]) -> None:
         self.text = text
         self.parts = parts
         self.names: dict[str, str] = dict(part for part in parts if not isinstance(part, str))
-        self._places = tuple(
-            (position, part[0], part[1] == "path")
-            for position, part in enumerate(parts)
-            if not isinstance(part, str)
-        )
+        places = [(part, place) for place, part in enumerate(parts) if not isinstance(part, str)]
+        self._places = tuple((name, place) for (name, kind), place in places if kind != "path")
+        self._rest = next(((name, place) for (name, kind), place in places if kind == "path"), None)
 
     @classmethod
     def parse(cls, text: str) -> "PathPattern":
@@ -97,10 +95,13 @@ class PathPattern:
 
     def captures(self, segments: Sequence[str]) -> dict[str, str]:
         """The captures of raw segments that this pattern is known to match."""
-        return {
-            name: "/".join(segments[position:]) if rest else segments[position]
-            for position, name, rest in self._places
-        }
+        found: dict[str, str] = {}
+        for name, place in self._places:
+            found[name] = segments[place]
+        if self._rest is not None:
+            name, place = self._rest
+            found[name] = "/".join(segments[place:])
+        return found
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PathPattern) and other.parts == self.parts

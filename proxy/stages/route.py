@@ -2,6 +2,7 @@
 
 from proxy.core.headers import max_forwards
 from proxy.core.matching import (
+    COMMON_METHODS,
     MAX_METHOD_BYTES,
     Match,
     MethodNotAllowed,
@@ -13,6 +14,8 @@ from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.exchange import Exchange
 
+_USUAL = frozenset(COMMON_METHODS) - {"OPTIONS"}
+
 
 def find(ex: Exchange) -> Reply | None:
     """Sets segments, route and captures. Answers what is not to be forwarded: CONNECT and TRACE
@@ -20,23 +23,32 @@ def find(ex: Exchange) -> Reply | None:
     read otherwise (400), and requests without a route (404, 405, 421)."""
     table = ex.snapshot.table
     method = ex.method
+    if method not in _USUAL and (reply := _peculiar(ex)) is not None:
+        return reply
+    try:
+        segments = ex.segments = split_path(ex.path)
+    except ValueError as refused:
+        return problem("bad-request", str(refused))
+    found = table.find(method, ex.host, segments, ex.fields)
+    if not isinstance(found, Match):
+        return _refusal(method, found)
+    if method == "OPTIONS" and max_forwards(ex.fields.index.get("max-forwards")) == 0:
+        return _options(table.allow(ex.host, segments, ex.fields))
+    ex.route = found.item
+    ex.captures = found.captures
+    return None
+
+
+def _peculiar(ex: Exchange) -> Reply | None:
+    """The answer to a method that is not forwarded as such, whatever the path."""
+    method = ex.method
+    table = ex.snapshot.table
     if method in ("CONNECT", "TRACE"):
         return _not_allowed(method, table.methods)
     if ex.target == "*" and method == "OPTIONS":
         return _options(table.methods)
     if len(method) > MAX_METHOD_BYTES:
         return problem("bad-request", f"The method is longer than {MAX_METHOD_BYTES} bytes.")
-    try:
-        ex.segments = split_path(ex.path)
-    except ValueError as refused:
-        return problem("bad-request", str(refused))
-    found = table.find(method, ex.host, ex.segments, ex.fields)
-    if not isinstance(found, Match):
-        return _refusal(method, found)
-    if method == "OPTIONS" and max_forwards(ex.fields.index.get("max-forwards")) == 0:
-        return _options(table.allow(ex.host, ex.segments, ex.fields))
-    ex.route = found.item
-    ex.captures = found.captures
     return None
 
 

@@ -1,7 +1,9 @@
 """The route table: methods, hosts, headers, the three ways to fail, and the order of routes."""
 
+from typing import Any
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.core.fields import Fields
@@ -255,3 +257,42 @@ def test_agrees_with_the_slow_model(
 ) -> None:
     fields = Fields(lines)
     assert find(routes, method, host, path, fields) == slow_find(routes, method, host, path, fields)
+
+
+# What a table remembers of earlier requests must not show.
+
+PIECES = st.sampled_from(["", "a", "b", "7", "07", "%61", "%37", "x", "²", "٣", "%2F"])
+MANY_PATHS = st.lists(st.lists(PIECES, min_size=1, max_size=4).map(tuple), max_size=12)
+
+
+@given(st.lists(st.builds(route, PATTERNS), max_size=6), MANY_PATHS)
+@example([route("/a"), route("/{x:int}"), route("/{x}/b")], [("b",), ("7",), ("a",)])
+def test_what_was_asked_before_changes_no_answer(
+    routes: list[RouteMatch], paths: list[tuple[str, ...]]
+) -> None:
+    numbered = list(zip(routes, range(len(routes)), strict=True))
+    asked = RouteTable(numbered)
+    for segments in paths:
+        said = asked.find("GET", "h", segments, NONE)
+        assert said == RouteTable(numbered).find("GET", "h", segments, NONE)
+
+
+def test_what_a_table_remembers_is_bounded() -> None:
+    """A literal at any of ten places, anything elsewhere: 1,024 sets of them fit some path."""
+    routes = [
+        route("".join("/a" if at == place else f"/{{x{at}}}" for at in range(10)))
+        for place in range(10)
+    ]
+    table = RouteTable([(match, number) for number, match in enumerate(routes)])
+    for number in range(1024):
+        segments = tuple("a" if number >> at & 1 else "b" for at in range(10))
+        first = next((at for at in range(10) if segments[at] == "a"), None)
+        found = table.find("GET", "h", segments, NONE)
+        assert (found.item if isinstance(found, Match) else None) == first
+        assert remembered(table._root) <= table._most + 1
+
+
+def remembered(place: Any) -> int:
+    """How many places there are from here on."""
+    onward = [*place.named.values(), place.digits, place.word]
+    return 1 + sum(remembered(one) for one in onward if one is not None)
