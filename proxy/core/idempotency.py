@@ -334,8 +334,8 @@ class Kept:
 
 
 _OWN: Final = frozenset((
-    "date", "via", "x-request-id", "ratelimit", "ratelimit-policy", "x-ratelimit-limit",
-    "x-ratelimit-remaining", "x-ratelimit-reset",
+    "date", "via", "x-request-id", "idempotent-replayed", "ratelimit", "ratelimit-policy",
+    "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset",
 ))  # fmt: skip
 
 

@@ -37,12 +37,18 @@ def store(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def relay(request: pytest.FixtureRequest, store: str) -> AsyncIterator[Relay | None]:
+def server(request: pytest.FixtureRequest, store: str) -> RedisServer | None:
+    """Where the records are; None where that is this process."""
+    return None if store == "memory" else request.getfixturevalue("redis")
+
+
+@pytest.fixture
+async def relay(server: RedisServer | None) -> AsyncIterator[Relay | None]:
     """The way to Redis, where that is the store."""
-    if store == "memory":
+    if server is None:
         yield None
         return
-    async with Relay(request.getfixturevalue("redis").port) as relay:
+    async with Relay(server.port) as relay:
         yield relay
 
 

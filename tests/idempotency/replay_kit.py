@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from rawhttp import Answer, Cut, RawOrigin, Script, Seen, Wire, free_port
+from redisservers import RedisServer
 from relay import Relay
 
 from proxy.app import Gateway
 from proxy.core.idempotency import fingerprint, record_id
 from proxy.policy.snapshot import IdempotencyPlan
 from proxy.store.idempotency import IdempotencyStore
+from proxy.store.memory.idempotency import MemoryIdempotency
+from proxy.store.redis.idempotency_codec import IdempotencyNames
 
 PATIENCE: Final = 8.0
 """Seconds that anything waited for may take."""
@@ -231,6 +234,16 @@ class Shop:
         await self.store.claim(self.record(key), token, print_, terms)
         if sent:
             assert await self.store.sent(self.record(key), token, terms)
+
+    def lease_over(self, server: RedisServer | None, key: str = "k1") -> None:
+        """The lease of this key's record ends now. `server`: the one that has it, if it is not
+        this process."""
+        if server is None:
+            assert isinstance(self.store, MemoryIdempotency)
+            self.store._records[self.record(key)].record.lease_ends = 1
+        else:
+            name = IdempotencyNames("sg").record(self.record(key))
+            assert server.call("HSET", name, "lease_ends", 1) == 0
 
     async def admin(self, path: str, method: str = "GET", document: Any = None) -> Answer:
         body = b"" if document is None else json.dumps(document).encode()

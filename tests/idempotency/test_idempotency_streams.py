@@ -244,7 +244,7 @@ def _closing(gate: Gate) -> Callable[[Wire, Seen], "asyncio.Future[None]"]:
 
 @pytest.mark.parametrize("way", ["length", "chunked"])
 async def test_an_answer_that_breaks_off(
-    start_shop: StartShop, origin: Origin, request: pytest.FixtureRequest, store: str, way: str
+    start_shop: StartShop, origin: Origin, server: RedisServer | None, way: str
 ) -> None:
     shop = await start_shop()
     cut = framed(way, bytes(20_000))[:12_000]
@@ -257,8 +257,8 @@ async def test_an_answer_that_breaks_off(
         reading = asyncio.create_task(
             client.exactly(20_000) if way == "length" else client.read_chunks()
         )
-        if store == "redis":
-            with request.getfixturevalue("redis").paused():
+        if server is not None:
+            with server.paused():
                 gate.open()
                 assert not await _ends(reading)
         gate.open()
@@ -287,14 +287,18 @@ async def test_an_answer_that_breaks_off_when_it_is_too_large(
 # Clients that leave.
 
 
-async def test_a_client_that_leaves_before_the_answer(shop: Shop, origin: Origin) -> None:
-    origin.script = gate = Gate(respond("200 OK", body=b"done"))
-    await shop.leaves(post(), lambda: gate.waiting)
+@pytest.mark.parametrize("body", [BODY, b""], ids=["body", "none"])
+async def test_a_client_that_leaves_before_the_answer(
+    shop: Shop, origin: Origin, body: bytes
+) -> None:
+    hint = message("HTTP/1.1 103 Early Hints", "Link: </a>; rel=preload")
+    origin.script = gate = Gate(hint + respond("200 OK", body=b"done"))
+    await shop.leaves(post("k1", body), lambda: gate.waiting)
     await until(lambda: not shop.gateway.connections())
-    trouble(await shop.pay(), 409, "idempotency-conflict")
+    trouble(await shop.pay("k1", body), 409, "idempotency-conflict")
     gate.open()
     await shop.rests()
-    answer = await shop.pay()
+    answer = await shop.pay("k1", body)
     assert (answer.status, answer.body, is_replay(answer)) == (200, b"done", True)
     assert origin.executed == 1
 
@@ -377,6 +381,18 @@ async def test_a_client_that_takes_its_time_with_what_is_too_large(
         assert sent < size
         trouble(await shop.pay(), 409, "idempotency-too-large")
         assert await client.exactly(size) == bytes(size)
+    assert origin.executed == 1
+
+
+@in_memory
+async def test_hints_on_the_way(shop: Shop, origin: Origin) -> None:
+    hint = message("HTTP/1.1 103 Early Hints", "Link: </a>; rel=preload")
+    origin.script = gate = Gate(first=hint)
+    async with await shop.open() as client:
+        assert (await client.ask(post())).status == 103
+        gate.open()
+        assert (await client.read_answer()).status == 201
+        assert is_replay(await client.ask(post()))
     assert origin.executed == 1
 
 
