@@ -93,8 +93,8 @@ def without_claims(fields: Fields, trusted_headers: frozenset[str]) -> Fields:
     """An untrusted peer's fields without what it may not say. The same object if it said none."""
     index = fields.index
     if (
-        index.keys().isdisjoint(FORWARDING)
-        and index.keys().isdisjoint(trusted_headers)
+        FORWARDING.isdisjoint(index)
+        and (not trusted_headers or trusted_headers.isdisjoint(index))
         and "_" not in "".join(index)
     ):
         return fields

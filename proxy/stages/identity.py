@@ -7,7 +7,7 @@ read it.
 from random import getrandbits
 
 from proxy.core.headers import VIA_LIMIT, passes, without_claims
-from proxy.core.identity import client_address, normalise_host, valid_request_id
+from proxy.core.identity import client_address, normalise_host, plain_address, valid_request_id
 from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.exchange import Exchange
@@ -16,20 +16,25 @@ from proxy.exchange import Exchange
 def resolve(ex: Exchange) -> Reply | None:
     """Sets trusted, fields (cleaned), client_ip, host and request_id; 508 where it circles."""
     server = ex.snapshot.server
+    peer = ex.peer
     trusts = server.peers.holds
-    ex.trusted = trusts(ex.peer)
-    if not ex.trusted:
-        ex.fields = without_claims(ex.fields, server.trusted_headers)
-    index = ex.fields.index
-    header = server.client_ip_header
-    ex.client_ip = client_address(ex.peer, header, index.get(header), trusts)
+    fields = ex.fields
+    if trusts(peer):
+        ex.trusted = True
+        header = server.client_ip_header
+        ex.client_ip = client_address(peer, header, fields.index.get(header), trusts)
+    else:
+        fields = ex.fields = without_claims(fields, server.trusted_headers)
+        ex.client_ip = plain_address(peer)
     ex.host = normalise_host(ex.authority)
+    index = fields.index
     received = index.get("x-request-id")
     if received is not None and valid_request_id(received):
         ex.request_id = received
     else:
         # An identifier, not a secret: it need not be unguessable, only unlikely to come twice.
-        ex.request_id = f"{getrandbits(128):032x}"
-    if passes(index.get("via")) >= VIA_LIMIT:
+        ex.request_id = getrandbits(128).to_bytes(16).hex()
+    via = index.get("via")
+    if via is not None and passes(via) >= VIA_LIMIT:
         return problem("loop", f"This request has passed this gateway {VIA_LIMIT} times.")
     return None
