@@ -102,7 +102,7 @@ def whole(shot: Shot) -> tuple[list[str], bytes]:
 
 
 async def test_500_duplicates_at_once_are_one_execution(
-    running: Fleet, fleet: list[PayGateway], ledger: Ledger
+    running: Fleet, fleet: list[PayGateway], ledger: Ledger, redis: RedisServer
 ) -> None:
     """All of them are at the gateways before the origin answers the first."""
     before = await running.figures()
@@ -129,6 +129,15 @@ async def test_500_duplicates_at_once_are_one_execution(
     counted = await running.figures() - before
     told = [counted.sum(ONE, outcome=outcome) for outcome in ("new", "replayed", "conflict")]
     assert told == [1, DUPLICATES - 1, 0]
+    await asyncio.to_thread(see_no_credential, redis, fleet)
+
+
+def see_no_credential(redis: RedisServer, fleet: list[PayGateway]) -> None:
+    """In nothing that Redis was ever told, nor in a log."""
+    written = b"".join(path.read_bytes() for path in redis.folder.rglob("*.aof"))
+    assert b"recorded" in written
+    assert API_KEY.encode() not in written
+    assert not any(API_KEY in gateway.log for gateway in fleet)
 
 
 async def test_replays_outlive_every_gateway(
