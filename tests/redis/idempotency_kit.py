@@ -2,14 +2,17 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Literal
 
-from redisservers import RedisServer, store_plan
+from redisservers import RedisServer, RedisServers, store_plan, wait_for
+from relay import Relay
 from road_kit import eventually
 
 from proxy.core.idempotency import Answer, Terms
 from proxy.metrics import Metrics
 from proxy.store.redis.idempotency import INLINE, RedisIdempotency, open_idempotency
+from proxy.store.redis.idempotency_codec import IdempotencyNames
 
 RECORD = bytes(range(16))
 OTHER = bytes(16)
@@ -20,6 +23,43 @@ GIVEN_AGAIN = TERMS._replace(release_unknown=True)
 ANSWER = Answer(201, "Created", [("Content-Type", "text/plain"), ("X-A", "\xe4")], b"\x00paid\xff")
 LARGE = ANSWER._replace(body=b"x" * (INLINE + 1))
 """One that a claim does not bring along."""
+
+NAMES = IdempotencyNames("t")
+KEY = NAMES.record(RECORD)
+_FRESH = count(1)
+
+
+def token() -> bytes:
+    return next(_FRESH).to_bytes(16, "big")
+
+
+def through(relay: Relay, server: RedisServer) -> RedisServer:
+    """The server, by way of the relay."""
+    return RedisServer(server.folder, port=relay.port)
+
+
+def exists(server: RedisServer) -> int:
+    """Whether there is the record of RECORD: 1 or 0."""
+    return int(server.call("EXISTS", KEY))
+
+
+class Pair:
+    """A primary and a replica in step with it."""
+
+    def __init__(self, servers: RedisServers) -> None:
+        own = {"repl-diskless-sync-delay": 0}
+        self.primary = servers.start(options=own)
+        self.replica = servers.start(options={**own, "replicaof": f"127.0.0.1 {self.primary.port}"})
+        wait_for(self.in_step, "a replica in step")
+
+    def in_step(self) -> bool:
+        """As both see it: WAIT counts those that have told the primary so."""
+        up = self.replica.call("INFO", "replication").get("master_link_status") == "up"
+        return up and self.primary.call("WAIT", 1, 100) == 1
+
+    def waits(self) -> int:
+        stats = self.primary.call("INFO", "commandstats").get("cmdstat_wait", {"calls": 0})
+        return int(stats["calls"])
 
 
 @asynccontextmanager

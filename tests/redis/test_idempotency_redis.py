@@ -1,17 +1,17 @@
-"""Idempotency records in Redis: replicas, servers that hang or die, late answers, and what can be
-read off the server."""
+"""Idempotency records in Redis: one fleet, what can be read off the server, and who is woken."""
 
 import asyncio
 import time
 from hashlib import blake2b
-from itertools import count
 
 import pytest
 from idempotency_kit import (
     ANSWER,
     GIVEN_AGAIN,
+    KEY,
     LARGE,
     ME,
+    NAMES,
     OTHER,
     PRINT,
     PRINT_2,
@@ -20,10 +20,9 @@ from idempotency_kit import (
     YOU,
     a_store,
     executed,
+    token,
 )
-from redisservers import RedisServer, RedisServers, wait_for
-from relay import Fault, Relay
-from road_kit import Trio, blocking, eventually, outcome
+from road_kit import blocking, eventually, outcome
 
 from proxy.core.idempotency import (
     LEASE,
@@ -37,28 +36,8 @@ from proxy.core.idempotency import (
     fingerprint,
     record_id,
 )
-from proxy.core.store_urls import read_store_url
-from proxy.metrics import Metrics
-from proxy.policy.snapshot import StorePlan
 from proxy.store.ports import StoreError
-from proxy.store.redis import idempotency
-from proxy.store.redis.guarded_road import NotAsked
-from proxy.store.redis.idempotency import open_idempotency
 from proxy.store.redis.idempotency_codec import IdempotencyNames
-
-NAMES = IdempotencyNames("t")
-KEY = NAMES.record(RECORD)
-FRESH = count(1)
-
-
-def token() -> bytes:
-    return next(FRESH).to_bytes(16, "big")
-
-
-def through(relay: Relay, server: RedisServer) -> RedisServer:
-    """The server, by way of the relay."""
-    return RedisServer(server.folder, port=relay.port)
-
 
 # One fleet.
 
@@ -271,320 +250,6 @@ async def test_databases_do_not_hear_each_other():
     assert IdempotencyNames("t", 3).channel == "t:idempotency@3"
     with pytest.raises(ValueError, match="braces"):
         IdempotencyNames("{t}")
-
-
-# Replicas.
-
-
-class Pair:
-    """A primary and a replica in step with it."""
-
-    def __init__(self, servers: RedisServers) -> None:
-        own = {"repl-diskless-sync-delay": 0}
-        self.primary = servers.start(options=own)
-        self.replica = servers.start(options={**own, "replicaof": f"127.0.0.1 {self.primary.port}"})
-        wait_for(self.in_step, "a replica in step")
-
-    def in_step(self) -> bool:
-        """As both see it: WAIT counts those that have told the primary so."""
-        up = self.replica.call("INFO", "replication").get("master_link_status") == "up"
-        return up and self.primary.call("WAIT", 1, 100) == 1
-
-    def waits(self) -> int:
-        stats = self.primary.call("INFO", "commandstats").get("cmdstat_wait", {"calls": 0})
-        return int(stats["calls"])
-
-
-async def test_what_is_sent_is_on_the_replica_first(redis_servers):
-    pair = await blocking(Pair, redis_servers)
-    async with a_store(pair.primary, timeout=2.0) as store:
-        for number in range(50):
-            record = number.to_bytes(16, "big")
-            await store.claim(record, ME, PRINT, TERMS)
-            assert await store.sent(record, ME, TERMS, replicas=1)
-            assert pair.replica.call("HGET", NAMES.record(record), "state") == b"sent"
-        assert not await store.sent(RECORD, ME, TERMS, replicas=1)  # nobody has claimed that
-
-
-async def test_too_few_replicas_are_a_no_in_time(redis_servers):
-    pair = await blocking(Pair, redis_servers)
-    async with a_store(pair.primary, timeout=0.3) as store:
-        await store.claim(RECORD, ME, PRINT, TERMS)
-        began = time.monotonic()
-        assert not await store.sent(RECORD, ME, TERMS, replicas=2)
-        assert 0.25 < time.monotonic() - began < 3
-        assert await store.sent(RECORD, ME, TERMS, replicas=1)
-        with pair.replica.paused():
-            assert not await store.sent(RECORD, ME, TERMS, replicas=1)
-            # Whoever waits for replicas holds nobody else up.
-            waiting = asyncio.ensure_future(store.sent(RECORD, ME, TERMS, replicas=1))
-            await asyncio.sleep(0.01)
-            assert await store.claim(OTHER, ME, PRINT, TERMS) == Mine()
-            assert await store.sent(OTHER, ME, TERMS)
-            assert not waiting.done()
-            assert not await waiting
-        assert await store.release(RECORD, ME)
-        assert store.status()["healthy"]
-        assert store.status()["owed"] == 0
-
-
-async def test_a_server_that_ends_a_wait_late_is_no_trouble(redis_server):
-    """It looks at those who wait ten times a second, so 50 ms may take it 150."""
-    async with a_store(redis_server, timeout=0.05) as store:
-        await eventually(lambda: store.claim(RECORD, ME, PRINT, TERMS))
-        for _ in range(12):
-            assert not await store.sent(RECORD, ME, TERMS, replicas=1)
-        assert store._large.well
-
-
-async def test_many_share_a_wait(redis_servers):
-    pair = await blocking(Pair, redis_servers)
-    async with a_store(pair.primary, timeout=2.0) as store:
-        records = [number.to_bytes(16, "big") for number in range(300)]
-        await asyncio.gather(*(store.claim(record, ME, PRINT, TERMS) for record in records))
-        pair.primary.call("SCRIPT", "FLUSH")  # and a server that does not know the script
-        marked = await asyncio.gather(
-            *(store.sent(record, ME, TERMS, replicas=1) for record in records)
-        )
-        assert marked == [True] * 300
-        there = [pair.replica.call("HGET", NAMES.record(r), "state") for r in records]
-        assert there == [b"sent"] * 300
-        assert 1 <= await blocking(pair.waits) < 100
-
-
-async def test_a_wait_says_nothing_of_another_connection(redis_servers):
-    """The connection is lost between the mark and the WAIT: a new one has written nothing, and
-    its WAIT would say that all replicas have all of that."""
-    pair = await blocking(Pair, redis_servers)
-    async with (
-        Relay(pair.primary.port) as relay,
-        a_store(through(relay, pair.primary), timeout=1.0) as store,
-    ):
-        await store.claim(RECORD, ME, PRINT, TERMS)
-        with pair.replica.paused():
-            relay.suffer(Fault("answer", "reset", after=len(b":1\r\n")))
-            marking = asyncio.ensure_future(outcome(store.sent(RECORD, ME, TERMS, replicas=1)))
-            assert await marking == "down"
-            relay.recover()
-        assert not await store.sent(RECORD, ME, TERMS)  # it is owed a release
-        await eventually(lambda: redis_exists(pair.primary) == 0)
-
-
-def redis_exists(server: RedisServer) -> int:
-    return int(server.call("EXISTS", KEY))
-
-
-async def test_a_failover_forgets_nothing_that_a_replica_has(redis_servers):
-    trio = await blocking(Trio, redis_servers)
-    plan = StorePlan(read_store_url(trio.url()), timeout=1.0, prefix="t")
-    store = open_idempotency(plan, Metrics())
-    try:
-        assert await store.up(10)
-        await store.claim(RECORD, ME, PRINT, TERMS)
-        assert await store.sent(RECORD, ME, TERMS, replicas=1)
-        await blocking(trio.primary.kill)
-
-        async def answers() -> bool:
-            verdict = await store.claim(RECORD, token(), PRINT, TERMS)
-            assert isinstance(verdict, (Running, Unknown))
-            return True
-
-        await eventually(answers, 30)
-        assert await store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS)
-        assert await store.claim(RECORD, YOU, PRINT, TERMS) == Replay(ANSWER)
-    finally:
-        await store.close()
-
-
-# Trouble.
-
-
-async def everything(store) -> list[object]:
-    """The outcome of each thing that can be asked."""
-    calls = [
-        store.claim(RECORD, token(), PRINT, TERMS),
-        store.sent(RECORD, token(), TERMS),
-        store.sent(RECORD, token(), TERMS, 1),
-        store.renew(RECORD, token(), TERMS),
-        store.settle(RECORD, token(), State.RECORDED, ANSWER, TERMS),
-        store.settle(RECORD, token(), State.RECORDED, LARGE, TERMS),
-        store.release(RECORD, token()),
-        store.free(RECORD),
-    ]
-    return [await outcome(call) for call in calls]
-
-
-async def test_without_a_server_everything_fails_at_once_and_comes_back(redis_servers):
-    server = redis_servers.create()
-    async with a_store(server, up=False) as store:
-        began = time.monotonic()
-        assert await everything(store) == ["down"] * 8
-        assert time.monotonic() - began < 1
-        assert store.status()["healthy"] is False
-        await blocking(server.start)
-        await eventually(lambda: store.status()["healthy"] and store.status()["hears"])
-        await executed(store)
-        await eventually(lambda: store.status()["owed"] == 0)
-
-
-async def test_a_server_that_dies_under_a_call(redis_servers):
-    server = await blocking(redis_servers.start)
-    metrics = Metrics()
-    async with a_store(server, timeout=5.0, metrics=metrics) as store:
-        await executed(store)
-        server.pause()
-        calls = [
-            asyncio.ensure_future(outcome(call))
-            for call in (
-                store.claim(RECORD, YOU, PRINT, TERMS),
-                store.sent(RECORD, ME, TERMS),
-                store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS),
-                store.sent(RECORD, ME, TERMS, 1),
-            )
-        ]
-        await asyncio.sleep(0.02)
-        assert server.process is not None
-        server.process.kill()  # without waking it first
-        await blocking(server.kill)
-        async with asyncio.timeout(10):
-            assert await asyncio.gather(*calls) == ["down"] * 4
-        assert metrics.store("idempotency_sent").errors == 2
-        assert metrics.store("idempotency_claim").errors == 1
-        await blocking(server.start)
-        await eventually(lambda: store.claim(RECORD, token(), PRINT, TERMS))
-
-
-async def test_a_server_that_hangs_costs_a_few_deadlines_and_then_nothing(redis_servers):
-    server = await blocking(redis_servers.start)
-    async with a_store(server, timeout=0.05) as store:
-        with server.paused():
-            began = time.monotonic()
-            reasons = {await outcome(store.claim(RECORD, token(), PRINT, TERMS)) for _ in range(40)}
-            assert reasons <= {"timeout", "down"}
-            assert time.monotonic() - began < 1
-            with pytest.raises(NotAsked):
-                await store.claim(RECORD, token(), PRINT, TERMS)
-            owed = store.status()["owed"]
-            assert 1 <= owed <= 40
-            await outcome(store.claim(RECORD, token(), PRINT, TERMS))
-            assert store.status()["owed"] == owed  # what was not asked for is not owed
-        await eventually(lambda: store.status()["healthy"])
-        await eventually(lambda: store.status()["owed"] == 0)
-        # None of the claims that hung is held against whoever comes now.
-        assert await store.claim(RECORD, YOU, PRINT, TERMS) == Mine()
-
-
-async def test_a_full_server_refuses_and_is_no_trouble(redis_servers):
-    server = await blocking(redis_servers.start)
-    async with a_store(server) as store:
-        await executed(store)
-        server.call("CONFIG", "SET", "maxmemory", "1")
-        for _ in range(20):
-            assert await outcome(store.claim(OTHER, ME, PRINT, TERMS)) == "refused"
-        server.call("CONFIG", "SET", "maxmemory", "0")
-        assert await store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS)
-
-
-async def test_a_claim_whose_answer_is_late_is_let_go(redis_server):
-    async with (
-        Relay(redis_server.port) as relay,
-        a_store(through(relay, redis_server), timeout=0.2) as store,
-    ):
-        relay.delay = 0.5
-        assert await outcome(store.claim(RECORD, ME, PRINT, TERMS)) == "timeout"
-        relay.delay = 0.0
-        began = time.monotonic()
-        await eventually(lambda: store.status()["owed"] == 0 and redis_exists(redis_server) == 0)
-        assert time.monotonic() - began < LEASE / 2000
-        assert await store.claim(RECORD, YOU, PRINT, TERMS) == Mine()
-
-
-@pytest.mark.parametrize("replicas", [0, 1])
-async def test_a_mark_whose_answer_is_late_is_let_go(redis_servers, replicas):
-    pair = await blocking(Pair, redis_servers)
-    async with (
-        Relay(pair.primary.port) as relay,
-        a_store(through(relay, pair.primary), timeout=0.2) as store,
-    ):
-        await store.claim(RECORD, ME, PRINT, TERMS)
-        relay.delay = 1.0
-        assert await outcome(store.sent(RECORD, ME, TERMS, replicas)) == "timeout"
-        assert not await store.sent(RECORD, ME, TERMS), "nobody sends under what is owed"
-        relay.delay = 0.0
-        await eventually(lambda: store.status()["owed"] == 0)
-        assert await store.claim(RECORD, YOU, PRINT, TERMS) == Mine()
-        assert not await store.sent(RECORD, ME, TERMS)
-
-
-async def test_who_goes_away_while_it_claims_leaves_nothing(redis_server):
-    async with (
-        Relay(redis_server.port) as relay,
-        a_store(through(relay, redis_server)) as store,
-    ):
-        relay.delay = 0.3
-        claiming = asyncio.ensure_future(store.claim(RECORD, ME, PRINT, TERMS))
-        await eventually(lambda: redis_exists(redis_server) == 1)
-        claiming.cancel()
-        await asyncio.wait([claiming])
-        relay.delay = 0.0
-        await eventually(lambda: redis_exists(redis_server) == 0)
-        assert len(store._news) == 0
-
-
-async def test_what_could_not_be_let_go_is_later(redis_servers):
-    """A request that was refused before it was sent, while the server hung: the key is free."""
-    server = await blocking(redis_servers.start)
-    async with a_store(server, timeout=0.05) as store:
-        await executed(store)
-        with server.paused():
-            while store._small.well:
-                await outcome(store.renew(OTHER, ME, TERMS))
-            with pytest.raises(NotAsked):
-                await store.release(RECORD, ME)
-        await eventually(lambda: store.status()["owed"] == 0)
-        assert await store.claim(RECORD, YOU, PRINT, TERMS) == Mine()
-
-
-async def test_what_its_owner_settles_is_not_let_go(redis_servers):
-    """Where a policy sends without a mark (`on_store_failure: allow`), the answer stays."""
-    server = await blocking(redis_servers.start)
-    async with a_store(server, timeout=0.05) as store:
-        await executed(store)
-        with server.paused():
-            while store._small.well:
-                await outcome(store.renew(OTHER, ME, TERMS))
-            assert await outcome(store.release(RECORD, ME)) == "down"
-            assert store.status()["owed"] == 1
-            assert await outcome(store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS)) == "down"
-            assert store.status()["owed"] == 0
-        await eventually(lambda: store.status()["healthy"])
-        await eventually(lambda: store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS))
-        assert await store.claim(RECORD, YOU, PRINT, TERMS) == Replay(ANSWER)
-
-
-async def test_what_is_owed_ends(redis_servers, monkeypatch):
-    server = await blocking(redis_servers.start)
-    monkeypatch.setattr(idempotency, "_MOST_OWED", 3)
-    async with a_store(server, timeout=0.05) as store:
-        seconds = [0.0]
-        store._clock = lambda: seconds[0]
-        with server.paused():
-            for number in range(5):
-                store._owe(number.to_bytes(16, "big"), ME, LEASE)
-            assert store.status()["owed"] == 3
-            store._owe(OTHER, YOU, idempotency.OWED)
-            assert store.status()["owed"] == 4
-            seconds[0] = LEASE / 1000
-            await eventually(lambda: store.status()["owed"] == 1)
-            seconds[0] = idempotency.OWED / 1000
-            await eventually(lambda: store.status()["owed"] == 0)
-
-
-async def test_what_is_owed_at_the_end_is_tried_once_more(redis_server):
-    async with a_store(redis_server) as store:
-        await executed(store)
-        store._owed[RECORD, ME] = time.monotonic() + 10
-    assert redis_exists(redis_server) == 0
 
 
 # A cluster.
