@@ -16,6 +16,7 @@ Rules:
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
+from typing import Any
 
 from proxy.core.limits.decision import Decision, State
 from proxy.metrics import Metrics
@@ -25,7 +26,6 @@ from proxy.store.ports import Charge
 OVERFLOW = b"overflow"
 """The key of a space's overflow bucket; real keys have 16 bytes."""
 _SHARDS = 256
-_UNASKED = Decision(True, 0, 0, 0, 0)
 _STEPS = 2  # looks at due keys per charge: more than it can file, so no backlog grows
 _SEARCH = 16  # looks for an idle key when the store is full
 _FINEST = 20  # the narrowest bucket of the wheel is 2^20 µs, about a second
@@ -33,6 +33,9 @@ _FINEST = 20  # the narrowest bucket of the wheel is 2^20 µs, about a second
 
 _Shard = dict[bytes, State | None]
 """Key → state; None: forgotten, and still in the wheel."""
+_UNKNOWN: Any = object()
+_Asked = tuple[_Shard, bytes, State]
+"""What a charge would leave: the dict that holds, or will hold, its key; the key; its state."""
 
 
 class _Space:
@@ -47,38 +50,34 @@ class _Space:
     away, so there are few buckets, however many keys.
     """
 
-    __slots__ = ("_buckets", "_ends", "_shards", "size", "variant")
+    __slots__ = ("_buckets", "ends", "shards", "size", "variant")
 
     def __init__(self, variant: LimitVariant) -> None:
         self.variant = variant
         """The one that charged last, which knows how to read the states."""
         self.size = 0
-        self._shards: tuple[_Shard, ...] = tuple({} for _ in range(_SHARDS))
+        self.shards: tuple[_Shard, ...] = tuple({} for _ in range(_SHARDS))
+        """The dict that holds a key's state, if any does, by the key's last byte. States of keys
+        that are there may be replaced; to add one, `put`."""
         self._buckets: dict[int, deque[bytes]] = {}
-        self._ends: list[int] = []  # a heap of the buckets' ends, µs since the epoch
+        self.ends: list[int] = []
+        """A heap of the buckets' ends, µs since the epoch: the first says when a sweep is due."""
 
-    def shard(self, key: bytes) -> _Shard:
-        """The dict that holds the state of this key, if any does. To write, `put`."""
-        return self._shards[key[-1]]
+    def get(self, key: bytes) -> State | None:
+        """The key's state, None where it is new."""
+        return self.shards[key[-1]].get(key)
 
-    def put(self, key: bytes, state: State, now: int) -> bool:
-        """Keeps a state; whether the key is new."""
-        states = self._shards[key[-1]]
-        new = key not in states
-        states[key] = state
-        if new:
-            self.size += 1
-            self._file(key, self.variant.algorithm.idle_at(state, self.variant.params), now)
-        return new
+    def put(self, key: bytes, state: State, now: int) -> None:
+        """Keeps the state of a key that is not there yet."""
+        self.shards[key[-1]][key] = state
+        self.size += 1
+        self._file(key, self.variant.algorithm.idle_at(state, self.variant.params), now)
 
     def forget(self, key: bytes) -> None:
         """Makes the key new, if it is here; it keeps its place in the wheel."""
-        states = self._shards[key[-1]]
+        states = self.shards[key[-1]]
         if key in states:
             states[key] = None
-
-    def due(self, now: int) -> bool:
-        return bool(self._ends) and self._ends[0] <= now
 
     def sweep(self, now: int, steps: int, most: int) -> int:
         """Looks at `steps` keys at most, drops up to `most` idle ones, returns how many it did.
@@ -86,7 +85,7 @@ class _Space:
         Keys of buckets that are due come first; then, as part of it may be idle already, the next.
         """
         dropped = 0
-        ends = self._ends
+        ends = self.ends
         while ends and steps > 0 and dropped < most:
             steps -= 1
             bucket = self._buckets[ends[0]]
@@ -94,7 +93,7 @@ class _Space:
                 del self._buckets[heappop(ends)]
                 continue
             key = bucket.popleft()
-            states = self._shards[key[-1]]
+            states = self.shards[key[-1]]
             state = states[key]
             idle_at = 0
             if state is not None:
@@ -113,7 +112,7 @@ class _Space:
         bucket = self._buckets.get(end)
         if bucket is None:
             bucket = self._buckets[end] = deque()
-            heappush(self._ends, end)
+            heappush(self.ends, end)
         bucket.append(key)
 
 
@@ -137,15 +136,46 @@ class MemoryLimits:
         return self._count
 
     async def admit(self, charges: Sequence[Charge]) -> list[Decision]:
-        """As the port says; one step, no suspension."""
         return self.decide(charges)
 
     def decide(self, charges: Sequence[Charge]) -> list[Decision]:
-        """`admit` for callers that are not coroutines."""
         now = self._clock()
-        if len(charges) == 1:
-            return [self._decide_one(charges[0], now)]
-        return self._decide_all(charges, now)
+        decisions: list[Decision] = []
+        asked: list[_Asked] = []
+        spaces: list[_Space] = []
+        refused = False
+        fresh = 0
+        for charge in charges:
+            variant = charge.variant
+            space = self._spaces.get(variant.space)
+            if space is None or space.variant is not variant:
+                space = self._space(variant)
+            slot = charge.key
+            states = space.shards[slot[-1]]
+            before = states.get(slot, _UNKNOWN)
+            if before is _UNKNOWN:
+                slot = self._slot(space, slot, now, fresh)
+                if slot is OVERFLOW:
+                    self._metrics.limit(variant.limit).overflow += 1
+                states = space.shards[slot[-1]]
+                before = states.get(slot)
+            if space in spaces:
+                before = _latest(asked, states, slot, before)
+            after, decision = variant.algorithm.step(before, variant.params, now, charge.cost)
+            decisions.append(decision)
+            spaces.append(space)
+            asked.append((states, slot, after))
+            if not decision.allowed:
+                refused |= not charge.shadow
+            elif before is None and charge.cost and slot not in states:
+                fresh += 1
+        if refused:
+            return _uncharged(charges, decisions, asked, now)
+        for place, charge in enumerate(charges):
+            if charge.cost and decisions[place].allowed:
+                charge.at = now
+                self._commit(spaces[place], *asked[place], now)
+        return decisions
 
     async def give_back(self, charges: Sequence[Charge]) -> None:
         self.refund(charges)
@@ -159,11 +189,12 @@ class MemoryLimits:
             if not charge.at or space is None:
                 continue
             # One that fell into the overflow bucket stays charged: it is nobody's own.
-            state = space.shard(charge.key).get(charge.key)
+            states = space.shards[charge.key[-1]]
+            state = states.get(charge.key)
             if state is not None:
                 refund = variant.algorithm.refund
                 state = refund(state, variant.params, charge.at, now, charge.cost)
-                self._commit(space, charge.key, state, now)
+                self._commit(space, states, charge.key, state, now)
             charge.at = 0
 
     async def peek(self, charge: Charge) -> Decision:
@@ -172,8 +203,7 @@ class MemoryLimits:
         space = self._spaces.get(variant.space)
         state = None
         if space is not None:
-            slot = self._slot(space, charge.key, now, 0)
-            state = space.shard(slot).get(slot)
+            state = space.get(self._slot(space, charge.key, now, 0))
         return variant.algorithm.step(state, variant.params, now, charge.cost)[1]
 
     async def reset(self, space: str, key: bytes) -> None:
@@ -190,68 +220,6 @@ class MemoryLimits:
         for name in self._spaces.keys() - set(spaces):
             self._count -= self._spaces.pop(name).size
 
-    def _decide_one(self, charge: Charge, now: int) -> Decision:
-        variant = charge.variant
-        space = self._space(variant)
-        slot = self._slot(space, charge.key, now, 0)
-        if slot is OVERFLOW:
-            self._metrics.limit(variant.limit).overflow += 1
-        state, decision = variant.algorithm.step(
-            space.shard(slot).get(slot), variant.params, now, charge.cost
-        )
-        if charge.cost and decision.allowed:
-            self._commit(space, slot, state, now)
-            charge.at = now
-        return decision
-
-    def _decide_all(self, charges: Sequence[Charge], now: int) -> list[Decision]:
-        decisions = [_UNASKED] * len(charges)
-        staged: dict[tuple[str, bytes], tuple[_Space, State]] = {}
-        slots = [OVERFLOW] * len(charges)
-        refused = False
-        fresh = 0
-        for place, charge in enumerate(charges):
-            variant = charge.variant
-            space = self._space(variant)
-            slot = slots[place] = self._slot(space, charge.key, now, fresh)
-            if slot is OVERFLOW:
-                self._metrics.limit(variant.limit).overflow += 1
-            found = staged.get((variant.space, slot))
-            before = space.shard(slot).get(slot) if found is None else found[1]
-            state, decision = variant.algorithm.step(before, variant.params, now, charge.cost)
-            decisions[place] = decision
-            if not decision.allowed:
-                refused |= not charge.shadow
-            elif charge.cost:
-                fresh += found is None and slot not in space.shard(slot)
-                staged[variant.space, slot] = (space, state)
-        if refused:
-            return self._uncharged(charges, decisions, slots, now)
-        for (_, slot), (space, state) in staged.items():
-            self._commit(space, slot, state, now)
-        for charge, decision in zip(charges, decisions, strict=True):
-            if decision.allowed and charge.cost:
-                charge.at = now
-        return decisions
-
-    def _uncharged(
-        self,
-        charges: Sequence[Charge],
-        decisions: Sequence[Decision],
-        slots: Sequence[bytes],
-        now: int,
-    ) -> list[Decision]:
-        """The decisions of a refused request: a limit that would have admitted it has not been
-        charged, and says so."""
-        answers = []
-        for charge, decision, slot in zip(charges, decisions, slots, strict=True):
-            if decision.allowed:
-                variant = charge.variant
-                state = self._space(variant).shard(slot).get(slot)
-                decision = variant.algorithm.step(state, variant.params, now, 0)[1]
-            answers.append(decision)
-        return answers
-
     def _space(self, variant: LimitVariant) -> _Space:
         space = self._spaces.get(variant.space)
         if space is None:
@@ -263,7 +231,7 @@ class MemoryLimits:
     def _slot(self, space: _Space, key: bytes, now: int, fresh: int) -> bytes:
         """The key that counts for `key`: itself, or OVERFLOW where there is no room for it.
         This request may add `fresh` others."""
-        if self._count + fresh < self._max_keys or key in space.shard(key):
+        if self._count + fresh < self._max_keys or key in space.shards[key[-1]]:
             return key
         if space.size < self._reserve:
             return key
@@ -271,12 +239,39 @@ class MemoryLimits:
         for other in self._spaces.values():
             if self._count + fresh < self._max_keys:
                 return key
-            if other is not space and other.due(now):
+            if other is not space and other.ends and other.ends[0] <= now:
                 self._count -= other.sweep(now, _SEARCH, fresh + 1)
         return key if self._count + fresh < self._max_keys else OVERFLOW
 
-    def _commit(self, space: _Space, slot: bytes, state: State, now: int) -> None:
-        if space.put(slot, state, now):
+    def _commit(self, space: _Space, states: _Shard, slot: bytes, state: State, now: int) -> None:
+        if slot in states:
+            states[slot] = state
+        else:
+            space.put(slot, state, now)
             self._count += 1
-        if space.due(now):
+        if space.ends[0] <= now:  # there is one: the wheel has this key
             self._count -= space.sweep(now, _STEPS, _STEPS)
+
+
+def _latest(
+    asked: Sequence[_Asked], states: _Shard, slot: bytes, held: State | None
+) -> State | None:
+    """The state of a key as the charges before leave it; `held` where they did not ask for it."""
+    for others, key, after in reversed(asked):
+        if others is states and key == slot:
+            return after
+    return held
+
+
+def _uncharged(
+    charges: Sequence[Charge], decisions: Sequence[Decision], asked: Sequence[_Asked], now: int
+) -> list[Decision]:
+    """The decisions of a refused request: a limit that would have admitted it has not been
+    charged, and says so."""
+    answers = list(decisions)
+    for place, charge in enumerate(charges):
+        if decisions[place].allowed:
+            variant = charge.variant
+            states, slot, _ = asked[place]
+            answers[place] = variant.algorithm.step(states.get(slot), variant.params, now, 0)[1]
+    return answers
