@@ -20,6 +20,8 @@ from replay_kit import (
     until,
 )
 
+from proxy.stages.idempotency import claim
+
 pytestmark = pytest.mark.parametrize("store", ["redis"], indirect=True)
 GONE = Fault("connect", "refuse")
 ALLOW = {"on_store_failure": "allow"}
@@ -145,6 +147,25 @@ async def test_no_store_while_the_upstream_works(
     else:
         assert (again.status, again.body, is_replay(again)) == (200, b"paid" * 100, True)
     assert origin.executed == 1
+
+
+async def test_answers_that_wait_for_the_store_are_bounded(
+    start_shop: StartShop, origin: Origin, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is beyond is known as executed, and that is all."""
+    monkeypatch.setattr(claim, "MOST_UNTOLD", 1000)
+    shop = await start_shop({"on_unknown": "release"}, timeout=SOON)
+    origin.script = gate = Gate(respond(body=bytes(600)))
+    asked = [asyncio.create_task(shop.pay(f"k{number}")) for number in range(3)]
+    await until(lambda: gate.waiting == 3)
+    relay.suffer(GONE)
+    gate.open()
+    assert [(await one).body for one in asked] == [bytes(600)] * 3
+    relay.recover()
+    await shop.rests()
+    assert sorted([(await shop.pay(f"k{number}")).status for number in range(3)]) == [201, 409, 409]
+    assert origin.executed == 3
+    assert shop.gateway._replaying.untold.size == 0
 
 
 def _after(gate: Gate, then: Any) -> Any:

@@ -4,6 +4,7 @@ by piece, to clients that stay or leave."""
 import asyncio
 import gc
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from rawhttp import Answer, Cut, Seen, Wire
@@ -25,6 +26,10 @@ from replay_kit import (
 )
 
 from proxy.buffer import Buffer
+from proxy.core.message import Reply
+from proxy.exchange import Exchange
+from proxy.stages.idempotency.claim import Claim
+from proxy.stages.idempotency.execution import Execution
 
 in_memory = pytest.mark.parametrize("store", ["memory"], indirect=True)
 in_redis = pytest.mark.parametrize("store", ["redis"], indirect=True)
@@ -285,6 +290,40 @@ async def test_an_answer_that_breaks_off_when_it_is_too_large(
 
 
 # Clients that leave.
+
+
+class Held:
+    """A ReplyStream that somebody has to let go of."""
+
+    closed = False
+
+    async def read(self) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@in_memory
+@pytest.mark.parametrize("status", [200, 503])
+async def test_a_client_that_leaves_as_the_head_comes(shop: Shop, status: int) -> None:
+    """In the same turn of the loop: nobody would read the answer, and nobody close it."""
+    stream = Held()
+
+    async def fetch(ex: Exchange) -> Reply:
+        return Reply(status, [], stream=stream, origin=True)
+
+    replaying = shop.gateway._replaying
+    claim = Claim(shop.store, shop.record(), b"token", shop.plan, replaying.untold)
+    execution = Execution(cast(Exchange, None), shop.plan, claim, fetch, replaying)
+    client = asyncio.create_task(execution.answer())
+    await asyncio.sleep(0)
+    await execution.run()
+    client.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await client
+    assert stream.closed
+    assert not execution._buffer.readers
 
 
 @pytest.mark.parametrize("body", [BODY, b""], ids=["body", "none"])

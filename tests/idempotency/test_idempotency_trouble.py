@@ -14,7 +14,6 @@ from replay_kit import (
     Gate,
     Origin,
     Settings,
-    Shop,
     StartOrigin,
     StartShop,
     is_replay,
@@ -317,18 +316,28 @@ async def test_a_fallback_executes_it(
     assert (origin.executed, other.executed) == (0, 2)
 
 
-async def test_a_connection_that_was_closed_at_rest(shop: Shop, origin: Origin) -> None:
-    """The upstream closes while the claim is made known: another one is opened, nothing is lost."""
+@in_redis
+async def test_a_connection_that_closes_while_the_claim_is_marked(
+    start_shop: StartShop, origin: Origin, relay: Relay
+) -> None:
+    """Nothing was sent on it yet: another one is opened."""
+    shop = await start_shop()
+    wires: list[Wire] = []
 
-    async def closes(wire: Wire, seen: Seen) -> None:
-        await wire.send(respond())
-        wire.writer.transport.abort()
+    async def notes(wire: Wire, seen: Seen) -> None:
+        wires.append(wire)
+        await paid(wire, seen)
 
-    origin.script = closes
-    for number in range(20):
-        assert (await shop.pay(f"k{number}")).status == 201
-        assert is_replay(await shop.pay(f"k{number}"))
-    assert origin.executed == 20
+    origin.script = notes
+    await shop.pay("k0")
+    relay.delay = 0.3
+    first = asyncio.create_task(shop.pay())
+    await until(lambda: shop.at_work)
+    wires[0].writer.transport.abort()
+    assert (await first).status == 201
+    relay.delay = 0.0
+    assert is_replay(await shop.pay())
+    assert origin.connections == origin.executed == 2
 
 
 # The gateway.

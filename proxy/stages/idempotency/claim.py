@@ -19,6 +19,9 @@ _INSIST_EVERY: Final = 0.5
 """Seconds for which, and between, tries to say what came of a request: a server may take that long
 to be back. Whoever asks before finds it running, then unknown. There are no more to be told than
 were at work when the store went away, as nothing new is claimed then."""
+MOST_UNTOLD: Final = 64 * 1024 * 1024
+"""Bytes of answers that wait to be told. A store that takes claims but no large answers would have
+them pile up: what is beyond is known as executed, without its answer."""
 
 
 class Withheld(Exception):
@@ -27,6 +30,16 @@ class Withheld(Exception):
     def __init__(self) -> None:
         super().__init__("not marked as sent")
         self.reply = unavailable()
+
+
+class Untold:
+    """The answers of this process that the store has still to be told."""
+
+    __slots__ = ("size",)
+
+    def __init__(self) -> None:
+        self.size = 0
+        """Bytes."""
 
 
 class Claim:
@@ -45,12 +58,18 @@ class Claim:
         "_timer",
         "_token",
         "_unprotected",
+        "_untold",
         "owed",
         "written",
     )
 
     def __init__(
-        self, store: IdempotencyStore, record: bytes, token: bytes, plan: IdempotencyPlan
+        self,
+        store: IdempotencyStore,
+        record: bytes,
+        token: bytes,
+        plan: IdempotencyPlan,
+        untold: Untold,
     ) -> None:
         self.written = False
         self.owed: asyncio.Task[None] | None = None
@@ -58,6 +77,7 @@ class Claim:
         self._record = record
         self._token = token
         self._plan = plan
+        self._untold = untold
         self._unprotected = False
         self._ended = False
         self._holding: asyncio.Task[None] | None = None
@@ -131,13 +151,21 @@ class Claim:
         return True
 
     async def _insist(self, outcome: State, answer: Answer | None) -> None:
+        name, untold = self._plan.name, self._untold
+        size = 0 if answer is None else len(answer.body)
+        if untold.size + size > MOST_UNTOLD:
+            log.error("idempotency %s: an answer is not kept: too many wait for the store", name)
+            outcome, answer, size = State.TOO_LARGE, None, 0
         until = monotonic() + _INSIST_FOR
-        while not await self._settled(outcome, answer):
-            if monotonic() > until:
-                name = self._plan.name
-                log.error("idempotency %s: what came of a request could not be recorded", name)
-                return
-            await asyncio.sleep(_INSIST_EVERY)
+        untold.size += size
+        try:
+            while not await self._settled(outcome, answer):
+                if monotonic() > until:
+                    log.error("idempotency %s: what came of a request is not recorded", name)
+                    return
+                await asyncio.sleep(_INSIST_EVERY)
+        finally:
+            untold.size -= size
 
     def _again(self) -> None:
         loop = asyncio.get_running_loop()

@@ -19,7 +19,7 @@ from proxy.core.message import Reply, ReplyStream, StreamCut
 from proxy.core.problems import problem
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import IdempotencyPlan
-from proxy.stages.idempotency.claim import Claim, Withheld
+from proxy.stages.idempotency.claim import Claim, Untold, Withheld
 from proxy.store.idempotency import IdempotencyStore
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Replaying:
     def __init__(self) -> None:
         self.store: IdempotencyStore | None = None
         """There before the first route that needs it."""
+        self.untold = Untold()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, execution: "Execution") -> None:

@@ -99,7 +99,7 @@ async def _claimed(
                 return _conflict()
             case Mine():
                 tally.new += 1
-                claim = Claim(store, record, token, plan)
+                claim = Claim(store, record, token, plan, replaying.untold)
                 ex.claim = claim
                 execution = Execution(ex, plan, claim, fetch, replaying)
                 replaying.start(execution)
