@@ -52,7 +52,7 @@ def admits() -> dict[str, Decide]:
     """The memory store, asked as the gateway does."""
 
     def made(name: str) -> Decide:
-        store = MemoryLimits(lambda: time.time_ns() // 1000, Metrics())
+        store = MemoryLimits(lambda: int(time.time() * 1e6), Metrics())
         limit = variant(name, amount(name), name)
         keys = [key(number) for number in range(KEYS)]
         return lambda number: store.decide([Charge(limit, keys[number % KEYS], 1, False)])

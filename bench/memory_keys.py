@@ -58,7 +58,7 @@ def charge(store: MemoryLimits, limit: LimitVariant, numbers: range) -> tuple[fl
 
 
 def measure(name: str, keys: int) -> None:
-    store = MemoryLimits(lambda: time.time_ns() // 1000, Metrics(), max_keys=keys)
+    store = MemoryLimits(lambda: int(time.time() * 1e6), Metrics(), max_keys=keys)
     limit = variant(name)
     charge(store, limit, range(1))
     before = resident()
