@@ -16,6 +16,7 @@ Text is latin-1 wire text, one character per byte, as everywhere in the gateway.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
@@ -60,6 +61,9 @@ _PARTS = "ip, header:NAME, query:NAME, cookie:NAME, path.NAME, route, method, ho
 _ABSENT = "-"
 _ADDRESS = "a"
 _TEXT = "t"
+
+_HASH = blake2b(digest_size=16)
+_address = lru_cache(maxsize=4096)(address_key)  # the same clients come again and again
 
 
 def query_value(query: str | None, name: str) -> str | None:
@@ -118,7 +122,7 @@ def _compile_part(text: str) -> Reader:
         )
     match text:
         case "ip":
-            return lambda ex: address_key(ex.client_ip) if ex.client_ip else None
+            return lambda ex: _address(ex.client_ip) if ex.client_ip else None
         case "route":
             return lambda ex: None if ex.route is None else ex.route.name
         case "method":
@@ -143,61 +147,80 @@ def _named_reader(kind: str, name: str) -> Reader:
 class _Part:
     """One part with its fallbacks: the first that is there gives the value."""
 
-    __slots__ = ("_choices", "read")
+    __slots__ = ("_choices", "fixed", "read")
 
     def __init__(self, text: str) -> None:
-        self._choices = tuple(
-            (choice, _compile_part(choice), _ADDRESS if choice == "ip" else _TEXT)
-            for choice in text.split("|")
-        )
-        self.read = self._read_first if len(self._choices) > 1 else self._read_only()
+        self.fixed = text == "global"
+        """Whether it is the same for every request."""
+        self._choices = tuple((choice, _compile_part(choice)) for choice in text.split("|"))
+        self.read: Callable[[Subject], str] = lambda ex: _ABSENT
         """The part's value behind its kind, or `_ABSENT`."""
-
-    def _read_only(self) -> Callable[[Subject], str]:
-        _, read, kind = self._choices[0]
-        return lambda ex: _ABSENT if (value := read(ex)) is None else kind + value
-
-    def _read_first(self, ex: Subject) -> str:
-        for _, read, kind in self._choices:
-            value = read(ex)
-            if value is not None:
-                return kind + value
-        return _ABSENT
+        for choice, read in reversed(self._choices):
+            self.read = _tagged(read, _ADDRESS if choice == "ip" else _TEXT, self.read)
 
     def shown(self, ex: Subject) -> str:
-        for choice, read, _ in self._choices:
+        for choice, read in self._choices:
             value = read(ex)
             if value is not None:
                 return choice if choice == "global" else f"{choice}={_redacted(choice, value)}"
-        return f"{'|'.join(choice for choice, _, _ in self._choices)}=(absent)"
+        return f"{'|'.join(choice for choice, _ in self._choices)}=(absent)"
+
+
+def _tagged(
+    read: Reader, kind: str, otherwise: Callable[[Subject], str]
+) -> Callable[[Subject], str]:
+    return lambda ex: otherwise(ex) if (value := read(ex)) is None else kind + value
 
 
 def _redacted(choice: str, value: str) -> str:
     if choice.startswith(("header:", "query:", "cookie:")):
-        return "#" + blake2b(_bytes(value), digest_size=6).hexdigest()
+        return "#" + blake2b(value.encode("latin-1", "replace"), digest_size=6).hexdigest()
     return value
 
 
-def _bytes(text: str) -> bytes:
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:  # a route's name may hold any character
-        return text.encode()
-
-
 def _digest(parts: Iterable[str]) -> bytes:
-    text = "".join([f"{len(part)}:{part}" for part in parts])
-    return blake2b(_bytes(text), digest_size=16).digest()
+    return _hash("".join([f"{len(part)}:{part}" for part in parts]))
+
+
+def _hash(text: str) -> bytes:
+    hashed = _HASH.copy()  # quicker than a new one with its parameters
+    try:
+        hashed.update(text.encode("latin-1"))
+    except UnicodeEncodeError:  # a route's name may hold any character
+        hashed.update(text.encode())
+    return hashed.digest()
+
+
+def _digester(parts: Sequence[_Part]) -> Callable[[Subject], bytes]:
+    """`_digest` of what the parts read.
+
+    A hash is not remembered by its text: what a client sends may be a credential.
+    """
+    reads = [part.read for part in parts]
+    if all(part.fixed for part in parts):
+        hashed = _digest([_TEXT for _ in parts])
+        return lambda ex: hashed
+    if len(parts) > 1:
+        return lambda ex: _digest([read(ex) for read in reads])
+    read = reads[0]
+
+    def digest(ex: Subject) -> bytes:
+        part = read(ex)
+        return _hash(f"{len(part)}:{part}")
+
+    return digest
 
 
 class KeyTemplate:
     """A key's parts, compiled. `parts` are their texts as written."""
 
-    __slots__ = ("_parts", "captures", "headers", "inputs", "parts")
+    __slots__ = ("_parts", "captures", "digest", "headers", "inputs", "parts")
 
     def __init__(self, parts: tuple[str, ...]) -> None:
         self.parts = parts
         self._parts = tuple(_Part(part) for part in parts)
+        self.digest = _digester(self._parts)
+        """The 16 bytes that this request is counted under."""
         choices = [choice for part in parts for choice in part.split("|")]
         self.captures = frozenset(c[5:] for c in choices if c.startswith("path."))
         """Names of the captures that a route must have."""
@@ -219,10 +242,6 @@ class KeyTemplate:
         """Each part's text, in order; None where it is absent ("" for global)."""
         found = [part.read(ex) for part in self._parts]
         return tuple(None if text == _ABSENT else text[1:] for text in found)
-
-    def digest(self, ex: Subject) -> bytes:
-        """The 16 bytes that this request is counted under."""
-        return _digest([part.read(ex) for part in self._parts])
 
     def shown(self, ex: Subject) -> str:
         """The key for a person: `header:X-Api-Key=#a1b2c3d4e5f6, ip=192.0.2.1`. What headers, query

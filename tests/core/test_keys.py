@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import pytest
 from hypothesis import given
@@ -172,6 +173,25 @@ def test_digests_are_injective(
     template = KeyTemplate.parse(["header:A", "header:B"])
     same = template.digest_values(one) == template.digest_values(other)
     assert same == (one == other)
+
+
+@given(TEXTS)
+def test_what_is_hashed(value: str | None) -> None:
+    """Gateways of several versions may count together, so it stays what it is, whatever the way."""
+    request = Request([("X", value)] if value is not None else [], client_ip="::1")
+    x = "-" if value is None else f"t{value}"
+    ip = "a::/64"
+    expected = {
+        ("header:X",): [x],
+        ("header:X|ip",): [ip if value is None else x],
+        ("ip",): [ip],
+        ("global",): ["t"],
+        ("global", "header:X", "ip"): ["t", x, ip],
+    }
+    for parts, tagged in expected.items():
+        text = "".join(f"{len(part)}:{part}" for part in tagged)
+        hashed = blake2b(text.encode("latin-1"), digest_size=16).digest()
+        assert digest(parts, request) == hashed
 
 
 @given(st.text(max_size=40), st.text(st.characters(max_codepoint=0xFF), max_size=40))
