@@ -117,7 +117,7 @@ class HitPath:
 
     def __init__(self, gateway: Gateway, protocol: GatewayProtocol, transport: Nowhere) -> None:
         self._gateway = gateway
-        self._protocol = protocol
+        self.protocol = protocol
         self._requests = [request(number) for number in range(REQUESTS)]
         self.transport = transport
 
@@ -148,12 +148,12 @@ class HitPath:
 
     def run(self) -> None:
         """Every request once."""
-        receive = self._protocol.data_received
+        receive = self.protocol.data_received
         for one in self._requests:
             receive(one)
 
     async def close(self) -> None:
-        self._protocol.connection_lost(None)
+        self.protocol.connection_lost(None)
         await self._gateway.stop()
 
 
