@@ -22,13 +22,15 @@ Forwarding = Literal[
 ]
 
 NAME = "Cache-Status"
+HIT = f"{PSEUDONYM}; hit; ttl="
+"""The member of a hit, up to its number."""
 
 _SF_TOKEN = re.compile(r"[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*")
 
 
 def hit(ttl: int, *, key: str | None = None, detail: str | None = None) -> str:
     """The member of an answer from the cache, nothing asked. `ttl` is `Stored.left`, in ms."""
-    return f"{PSEUDONYM}; hit; ttl={ttl // 1000}{_rest(key, detail)}"
+    return f"{HIT}{ttl // 1000}{_rest(key, detail)}"
 
 
 def forwarded(

@@ -29,6 +29,9 @@ Trouble = Literal["error", "disconnected"]
 """How the upstream failed: with one of ERROR_STATUSES, or without an answer."""
 
 
+_LONG_ODDS: Final = 32.0
+
+
 class Fresh(NamedTuple):
     """Serve it; `age` for the Age field."""
 
@@ -83,6 +86,12 @@ def on_error(stored: Stored, request: RequestDirectives, now: int, trouble: Trou
     if request.no_cache:
         return staleness < asked and asked > 0
     return trouble == "disconnected" or staleness < max(stored.stale_if_error, asked)
+
+
+def may_be_early(stored: Stored, left: int, beta: float) -> bool:
+    """Whether `early` can be true at all, for a fresh answer with `left` ms to go: an exponential
+    variate above _LONG_ODDS is not worth drawing."""
+    return stored.cost * beta * _LONG_ODDS > left
 
 
 def early(stored: Stored, now: int, beta: float, random_exp: float) -> bool:

@@ -26,8 +26,6 @@ from proxy.store.memory.purges import SOFT, VOID
 Ask = Callable[[Exchange], Awaitable[Reply]]
 Charge = Callable[[Exchange], Awaitable[Reply | None]]
 
-_LONG_ODDS = 32.0  # an exponential variate above this is not worth drawing
-
 
 class Look:
     """One GET or HEAD of a route with a cache."""
@@ -129,10 +127,10 @@ class Look:
         return next((one for one in usable if one.stored is chosen), None)
 
     def _is_early(self, held: Held, left: int) -> bool:
-        beta = self.plan.early_refresh
-        if held.stored.cost * beta * _LONG_ODDS <= left:
+        stored, beta = held.stored, self.plan.early_refresh
+        if not reuse.may_be_early(stored, left, beta):
             return False
-        return reuse.early(held.stored, self.now, beta, -math.log(1.0 - random.random()))
+        return reuse.early(stored, self.now, beta, -math.log(1.0 - random.random()))
 
     # What a request gets of what is stored.
 
@@ -153,8 +151,7 @@ class Look:
             return None
         tally = self.plan.tally
         if isinstance(verdict, reuse.Fresh):
-            tally.hit += 1  # by hand: nearly every request comes by here
-            tally.last["hit"] = ("fresh", self.now)
+            tally.count("hit", "fresh", self.now)
         else:
             reason = "stale-while-revalidate" if verdict.refresh else "max-stale"
             tally.count("stale", reason, self.now)

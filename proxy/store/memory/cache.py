@@ -26,7 +26,7 @@ _TAG: Final = 300
 class Held(Purgeable):
     """One stored answer, in memory. Treated as immutable, but for what purges say of it."""
 
-    __slots__ = ("body", "head", "lines", "place", "size", "stored")
+    __slots__ = ("body", "born", "fresh_until", "head", "lines", "place", "size", "stored")
 
     def __init__(
         self,
@@ -48,6 +48,12 @@ class Held(Purgeable):
         """The same, as text; "" where they have no Date, which then is the edge's to add."""
         if not any(len(name) == 4 and name.lower() == "date" for name, _ in lines):
             self.head = ""
+        self.born = stored.received - stored.initial_age
+        """When its age was 0, in ms since the epoch."""
+        self.fresh_until = 0
+        """Until when it answers a GET without a question, in ms since the epoch; 0: never."""
+        if self.head and stored.method == "GET" and stored.lifetime > 0 and not stored.no_cache:
+            self.fresh_until = self.born + stored.lifetime
         text = sum([len(name) + len(value) for name, value in stored.lines])
         text += sum(map(len, stored.tags))
         count = len(stored.lines) + (0 if lines is stored.lines else len(lines) // 2)

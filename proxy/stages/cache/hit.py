@@ -1,0 +1,67 @@
+"""A plain hit: what nearly every request is that the cache can answer, and nothing besides.
+
+Plain is a request without a body, an upgrade, a condition, a Range or a directive, for which one
+fresh answer is stored, which no purge has touched, on a key whose purges are all heard of. Where
+anything is else, even for a moment, this says nothing at all, and a `Look` sees to it from the
+beginning; what it says is what a Look would (a test compares them).
+"""
+
+from typing import Final
+
+from proxy.core.cache import cache_status, reuse, vary
+from proxy.core.cache.keys import primary
+from proxy.core.cache.seen import Seen
+from proxy.core.message import Reply
+from proxy.exchange import Exchange
+from proxy.policy.snapshot import CachePlan
+from proxy.stages.cache.caching import Caching
+from proxy.store.memory.cache import Held, Shelf
+from proxy.store.memory.purges import VALID
+
+_UNUSUAL: Final = frozenset(
+    {
+        "cache-control", "if-match", "if-modified-since", "if-none-match", "if-unmodified-since",
+        "pragma", "range",
+    }
+)  # fmt: skip
+"""Request fields that ask a cache for something."""
+
+_HIT: Final = f"{cache_status.NAME}: {cache_status.HIT}"
+
+
+def hit(ex: Exchange, plan: CachePlan, caching: Caching) -> Reply | None:
+    """The stored answer to a plain GET or HEAD; None where there is more to be looked at."""
+    if ex.body is not None or ex.upgrade is not None or not _UNUSUAL.isdisjoint(ex.fields.index):
+        return None
+    assert ex.route is not None
+    shelf = caching.memory.get(primary(plan.key, ex.route.cache_space, ex))
+    if not shelf:
+        return None
+    now, purges = caching.clock(), caching.purges
+    held = _selected(shelf, ex)
+    if (
+        held is None
+        or now >= held.fresh_until
+        or (purges.since is not None and now >= purges.since)
+        or purges.state(held) != VALID
+    ):
+        return None
+    stored = held.stored
+    age = now - held.born if now > held.born else 0
+    left = stored.lifetime - age
+    if reuse.may_be_early(stored, left, plan.early_refresh):
+        return None
+    tally = plan.tally
+    tally.hit += 1
+    tally.last["hit"] = ("fresh", now)
+    head = f"{held.head}Age: {age // 1000}\r\n{_HIT}{left // 1000}\r\n"
+    return Reply(stored.status, head, held.body, stored.length, stored.reason, True)
+
+
+def _selected(shelf: Shelf, ex: Exchange) -> Held | None:
+    """The one answer that matches what it varies by; None where several do, or none."""
+    if len(shelf) == 1 and not shelf[0].stored.vary:
+        return shelf[0]
+    seen = Seen(ex)
+    matching = [one for one in shelf if vary.matches(one.stored.vary, seen)]
+    return matching[0] if len(matching) == 1 else None
