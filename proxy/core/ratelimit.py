@@ -11,6 +11,8 @@ Rules:
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from math import inf
 from typing import Any, Literal, Protocol
 
 from proxy.core.fields import Lines
@@ -55,17 +57,14 @@ def tightest(limits: Sequence[Limited], decisions: Sequence[Decision]) -> int:
     """The place of the limit that RateLimit speaks of: see the module; the first of equals, on
     admission the one that takes longest to give more."""
     best = 0
-    if len(decisions) == 1:
-        return best
-    # A denial is smaller than any share left.
-    least: tuple[float, int] | None = None
-    for place, (limit, decision) in enumerate(zip(limits, decisions, strict=True)):
+    least, longest = inf, -1
+    for place, decision in enumerate(decisions):
         if decision.allowed:
-            rank = (decision.remaining / limit.quota, -decision.reset)
-        else:
-            rank = (-1.0, -decision.retry_after)
-        if least is None or rank < least:
-            best, least = place, rank
+            share, wait = decision.remaining / limits[place].quota, decision.reset
+        else:  # smaller than any share left
+            share, wait = -1.0, decision.retry_after
+        if share < least or (share == least and wait > longest):
+            best, least, longest = place, share, wait
     return best
 
 
@@ -75,27 +74,31 @@ def ratelimit_fields(
     """The answer's field lines for its enforced limits and what each decided (none: no lines)."""
     if not limits or style == "off":
         return []
-    place = tightest(limits, decisions)
+    place = tightest(limits, decisions) if len(limits) > 1 else 0
     limit = limits[place]
     decision = decisions[place]
     left = decision.remaining
     wait = seconds(decision.reset)
     lines: Lines = []
     if style != "legacy":
-        policies = (
-            limit.policy_item
-            if len(limits) == 1
-            else ", ".join([item.policy_item for item in limits])
-        )
-        lines.append(("RateLimit-Policy", policies))
-        # The item begins with the name as a String already.
-        name = limit.policy_item[: limit.policy_item.rindex(";q=")]
-        lines.append(("RateLimit", f"{name};r={left};t={wait}"))
+        policies = limits[0].policy_item
+        for other in limits[1:]:
+            policies = f"{policies}, {other.policy_item}"
+        lines = [
+            ("RateLimit-Policy", policies),
+            ("RateLimit", f"{_name(limit.policy_item)};r={left};t={wait}"),
+        ]
     if style != "standard":
         lines.append(("X-RateLimit-Limit", str(limit.quota)))
         lines.append(("X-RateLimit-Remaining", str(left)))
         lines.append(("X-RateLimit-Reset", str(wait)))
     return lines
+
+
+@lru_cache(maxsize=1024)
+def _name(item: str) -> str:
+    """The name as a String, with which the item of a policy begins."""
+    return item[: item.rindex(";q=")]
 
 
 def retry_after(decisions: Sequence[Decision]) -> int:

@@ -1,6 +1,7 @@
 """The RateLimit fields as a strict reader of structured fields sees them, and the 429."""
 
 import json
+from fractions import Fraction
 from types import SimpleNamespace
 
 import http_sf
@@ -144,6 +145,26 @@ def test_tightest_is_never_looser_than_another(rows):
             assert decisions[best].remaining * item.quota <= decision.remaining * limits[best].quota
         elif not decision.allowed:
             assert decision.retry_after <= decisions[best].retry_after
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 3), st.booleans(), st.integers(0, 3), st.integers(0, 2)),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_tightest_is_the_least_as_the_rule_ranks_them(rows):
+    limits = [limit(f"l{i}", q) for i, (q, _, _, _) in enumerate(rows)]
+    decisions = [left(min(r, q), wait) if ok else denied(9, wait) for q, ok, r, wait in rows]
+
+    def rank(place):
+        decision = decisions[place]
+        if decision.allowed:
+            return 1, Fraction(decision.remaining, limits[place].quota), -decision.reset, place
+        return 0, Fraction(0), -decision.retry_after, place
+
+    assert tightest(limits, decisions) == min(range(len(rows)), key=rank)
 
 
 # rule: (decisions, Retry-After)
