@@ -2,6 +2,9 @@
 over; each with calls under way."""
 
 import asyncio
+import contextlib
+import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +12,10 @@ import pytest
 from redisservers import RedisServer, RedisServers
 from road_kit import INCR, SILENCE, Relay, Trio, a_road, blocking, eventually, outcome
 
+from proxy.store.redis.access import Access
+from proxy.store.redis.link import NotServing
 from proxy.store.redis.road_port import Road
+from proxy.store.redis.topology import Sentinels
 
 
 @pytest.fixture
@@ -148,3 +154,28 @@ async def test_messages_follow_the_primary(trio: Trio) -> None:
         await eventually(served_by(road, trio.replica))
         await eventually(heard)
         assert lost
+
+
+def reset_each(listener: socket.socket) -> None:
+    """From a thread: on the loop's own it would never come within a connect."""
+    with contextlib.suppress(OSError):
+        while True:
+            accepted, _ = listener.accept()
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            accepted.close()
+
+
+async def test_a_sentinel_that_resets_connections_is_trouble_and_no_more() -> None:
+    """uvloop has a word of its own for a connection that ended before its first write; whoever
+    looks for the primary would have ended with it."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        resetting = asyncio.create_task(asyncio.to_thread(reset_each, listener))
+        # By name, the reset often comes between the connect and the first write.
+        nodes = [("localhost", listener.getsockname()[1])]
+        sentinels = Sentinels(Access(), nodes, "main", lambda found: None)
+        for _ in range(1000):
+            with pytest.raises(NotServing):
+                await sentinels.find()
+        await sentinels.close()
+        listener.shutdown(socket.SHUT_RDWR)
+        await resetting
