@@ -26,6 +26,7 @@ class Fields:
 
     `lines` keeps order, spelling and repetition. `index` maps each lower-case name to its value,
     repeated lines joined with ", " (RFC 9110 §5.3) or, for Cookie, with "; " (RFC 6265 §5.4).
+    Where no line is repeated, the two have the same order.
     """
 
     __slots__ = ("index", "lines")
@@ -40,6 +41,14 @@ class Fields:
             else:
                 index[low] = value
         self.index = index
+
+    @classmethod
+    def indexed(cls, lines: Lines, index: dict[str, str]) -> "Fields":
+        """From lines, none of them repeated, whose index is at hand. Both are kept, not copied."""
+        fields = cls.__new__(cls)
+        fields.lines = lines
+        fields.index = index
+        return fields
 
     def get(self, name: str) -> str | None:
         """The value of the field called `name` (lower case), repeated lines joined, or None."""

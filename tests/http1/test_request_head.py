@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core.fields import Fields
+from proxy.core.http1 import request
 from proxy.core.http1.request import HeadBuffer, HeadError, RequestHead, parse_request_head
+from proxy.core.identity import valid_authority
 
 
 def parse(block: str, max_headers: int = 100, max_target: int = 8192) -> RequestHead:
@@ -138,6 +141,113 @@ def test_repeated_lines_join_and_cookies_join_their_way() -> None:
     head = parse(f"GET / HTTP/1.1\r\n{HOST}A: 1\r\na: 2\r\nCookie: x=1\r\nCookie: y=2\r\n")
     assert head.fields.get("a") == "1, 2"
     assert head.fields.get("cookie") == "x=1; y=2"
+
+
+# The slow model: the grammar's rules, one after the other, each a loop over characters.
+
+TOKEN = set("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+VISIBLE = {chr(code) for code in range(0x21, 0x100)} - {"\x7f"}
+
+
+def slow_parse(text: str, max_headers: int, max_target: int) -> tuple[object, ...]:
+    """(method, target, version, lines, index, authority), or (problem,). Origin-form only."""
+    first, *rest = text.split("\r\n")[:-1]
+    parts = first.split(" ")
+    if len(parts) != 3 or not parts[0] or len(parts[0]) > 32 or not set(parts[0]) <= TOKEN:
+        return ("bad-request",)
+    method, target, version = parts
+    if not target or not set(target) <= VISIBLE - {"#"} or version not in ("HTTP/1.0", "HTTP/1.1"):
+        return ("bad-request",)
+    if len(target) > max_target:
+        return ("target-too-long",)
+    lines = []
+    for line in rest:
+        name, colon, value = line.partition(":")
+        if (
+            not colon
+            or not name
+            or not set(name) <= TOKEN
+            or not set(value) <= VISIBLE | set(" \t")
+        ):
+            return ("bad-request",)
+        lines.append((name, value.strip(" \t")))
+    if len(lines) > max_headers:
+        return ("headers-too-large",)
+    fields = Fields(lines)
+    host = fields.get("host")
+    if len(fields.all("host")) > 1 or (host and not valid_authority(host)):
+        return ("bad-request",)
+    if (host is None and version == "HTTP/1.1") or target[0] != "/":
+        return ("bad-request",)
+    return method, target, int(version[-1]) + 10, lines, fields.index, host or ""
+
+
+def fast_parse(text: str, max_headers: int, max_target: int) -> tuple[object, ...]:
+    try:
+        head = parse(text, max_headers, max_target)
+    except HeadError as refused:
+        return (refused.problem,)
+    fields = head.fields
+    return head.method, head.target, head.version, fields.lines, fields.index, head.authority
+
+
+NAMES = st.sampled_from(
+    ["Host", "host", "Accept", "ACCEPT", "User-Agent", "X-Api-Key", "Cookie", "A", "a b", "", "A("]
+)
+VALUES = st.sampled_from(
+    [
+        "a",
+        " a",
+        " b:1 ",
+        "\t*/*\t",
+        "",
+        " ",
+        " x, y",
+        ": c",
+        " \xa0\xe9\xa0",
+        " \x0b",
+        " \x7f",
+        " a\r",
+    ]
+)
+LINES = st.lists(st.tuples(NAMES, st.sampled_from([":"] * 9 + [" :", ""]), VALUES).map("".join))
+FIRST = st.sampled_from(
+    ["GET / HTTP/1.1", "PUT /a?b=c HTTP/1.0", "GET /\xe9 HTTP/1.1", "BREW /a#b HTTP/1.1",
+     "GET /aaaaaaaaa HTTP/1.1", "GET / HTTP/1.2", "GET /", "GET  / HTTP/1.1",
+     "M" * 33 + " / HTTP/1.1"]
+)  # fmt: skip
+SOUND = st.tuples(
+    st.just("GET / HTTP/1.1"),
+    st.lists(
+        st.sampled_from(
+            ["Accept: */*", "accept:\t b", "Cookie: a=1", "cookie:b=2 ", "X: :", "Y: \xa0y\x85"]
+        )
+    ),
+).map(lambda head: [head[0], "Host: a", *head[1]])
+HEADS = SOUND | st.tuples(FIRST, LINES).map(lambda head: [head[0], *head[1]])
+ENDS = st.sampled_from(["\r\n"] * 12 + ["\n", "\r", "\r\n ", "\n\r\n", "\0\r\n"])
+
+
+@given(HEADS.flatmap(lambda lines: st.tuples(*[st.tuples(st.just(one), ENDS) for one in lines])))
+def test_one_pass_says_what_the_rules_say_one_by_one(pieces: tuple[tuple[str, str], ...]) -> None:
+    text = "".join(line + end for line, end in pieces).removesuffix("\r\n") + "\r\n"
+    for _ in range(2):  # what is remembered of the first time must not show
+        assert fast_parse(text, 5, 8) == slow_parse(text, 5, 8)
+
+
+def test_lines_that_may_tell_who_asks_are_not_remembered() -> None:
+    names = ["Authorization", "Cookie", "X-Api-Key", "Proxy-Authorization", "Referer", "X-Anything"]
+    parse(f"GET / HTTP/1.1\r\n{HOST}" + "".join(f"{name}: s3cret\r\n" for name in names))
+    assert "Host: a" in request._remembered
+    assert "s3cret" not in repr(request._remembered)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    for number in range(3000):
+        parse(f"GET / HTTP/1.1\r\n{HOST}User-Agent: {number}\r\n")
+        parse(f"GET / HTTP/1.1\r\n{HOST}Accept: {'x' * 300}\r\n")
+    assert 0 < len(request._remembered) <= request._MAX_REMEMBERED
+    assert max(map(len, request._remembered)) <= request._MAX_REMEMBERED_CHARS
 
 
 WHOLE = b"GET /a HTTP/1.1\r\nHost: a\r\nB: c\r\n\r\n"

@@ -9,22 +9,37 @@ bare CR or LF, obs-fold, space before the colon, `#` or controls in the target.
 import re
 from typing import Final
 
-from proxy.core.fields import Fields
+from proxy.core.fields import Fields, Lines
 from proxy.core.identity import valid_authority
 
 _TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-# Possessive quantifiers: a refused line costs one pass, whatever it is made of.
-_REQUEST_LINE: Final = re.compile(
-    rf"({_TOKEN}{{1,32}}+) ([!\"$-~\x80-\xff]++) HTTP/([0-9]\.[0-9])\r\n"
-)
-_FIELD_LINE: Final = re.compile(
-    rf"(?m)^({_TOKEN}++):[ \t]*+([\t -~\x80-\xff]*+)\r\n",
-)
+# Possessive quantifiers: a refused head costs one pass, whatever it is made of.
+_TO_VERSION: Final = rf"({_TOKEN}{{1,32}}+) ([!\"$-~\x80-\xff]++) HTTP/"
+_REQUEST_LINE: Final = re.compile(_TO_VERSION + r"([0-9]\.[0-9])\r\n")
+_HEAD: Final = re.compile(rf"{_TO_VERSION}(1\.[01])\r\n((?:{_TOKEN}++:[\t -~\x80-\xff]*+\r\n)*+)")
 _BAD_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)(?!\Z)|\x00")
 _CONTENT_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _ABSOLUTE: Final = re.compile(r"(?i:https?)://([^/?]*)(.*)", re.DOTALL)
 # Fields whose repetition would leave two readings of one message.
 _SINGLE: Final = frozenset({"host", "content-length", "transfer-encoding"})
+# What a Connection field mostly says: nothing that HTTP/1.1 does not do anyway.
+_KEEP_ALIVE: Final = frozenset({None, "keep-alive", "Keep-Alive"})
+
+# Lines that clients send again and again, taken apart once. Never one that could tell who asks
+# (a credential may stand in a field of any other name), and never a long one.
+_RECURRING: Final = frozenset(
+    {
+        "accept", "accept-charset", "accept-encoding", "accept-language", "cache-control",
+        "connection", "content-type", "dnt", "host", "keep-alive", "pragma", "priority",
+        "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode",
+        "sec-fetch-site", "sec-fetch-user", "sec-gpc", "te", "upgrade-insecure-requests",
+        "user-agent",
+    }
+)  # fmt: skip
+_MAX_REMEMBERED: Final = 1024
+"""Lines; then all are forgotten."""
+_MAX_REMEMBERED_CHARS: Final = 256
+_remembered: dict[str, tuple[tuple[str, str], str]] = {}
 
 
 class HeadError(Exception):
@@ -76,40 +91,74 @@ def parse_request_head(block: bytes, max_headers: int, max_target_bytes: int) ->
     Raises HeadError.
     """
     text = block.decode("latin-1")
-    line = _REQUEST_LINE.match(text)
-    if line is None:
-        raise HeadError("bad-request", "The request line is not valid HTTP/1.1.")
-    method, target, version = line.groups()
-    if version not in ("1.1", "1.0"):
-        raise HeadError("bad-request", "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+    found = _HEAD.fullmatch(text)
+    if found is None:
+        raise _refused(text, max_target_bytes)
+    method, target, version, section = found.groups()
     if len(target) > max_target_bytes:
-        raise HeadError("target-too-long", f"The request target is over {max_target_bytes} bytes.")
-    start = line.end()
-    found = _FIELD_LINE.findall(text, start)
-    if len(found) != text.count("\n", start):
-        raise HeadError("bad-request", "A header line is not valid HTTP/1.1.")
-    if len(found) > max_headers:
+        raise _target_too_long(max_target_bytes)
+    lines: Lines = []
+    index: dict[str, str] = {}
+    if section:
+        remembered = _remembered.get
+        for text in section[:-2].split("\r\n"):
+            line, low = remembered(text) or _taken_apart(text)
+            lines.append(line)
+            index[low] = line[1]
+    if len(lines) > max_headers:
         raise HeadError("headers-too-large", f"The request has over {max_headers} header lines.")
-    head = RequestHead(method, target, 11 if version == "1.1" else 10, _fields(found))
-    _authority(head)
-    index = head.fields.index
+    fields = Fields.indexed(lines, index) if len(index) == len(lines) else _repeated(lines)
+    head = RequestHead(method, target, 11 if version == "1.1" else 10, fields)
+    index = fields.index
+    host = index.get("host")
+    if host and target[0] == "/" and valid_authority(host):
+        head.authority = host
+    else:
+        _authority(head)
     if "content-length" in index or "transfer-encoding" in index:
         _framing(head)
-    if "connection" in index or "expect" in index:
+    if index.get("connection") not in _KEEP_ALIVE or "expect" in index:
         _connection(head)
     return head
 
 
-def _fields(found: list[tuple[str, str]]) -> Fields:
-    fields = Fields([(name, value.rstrip(" \t")) for name, value in found])
-    if len(fields.index) != len(found):  # something is repeated
-        seen: set[str] = set()
-        for name, _ in found:
-            low = name.lower()
-            if low in _SINGLE and low in seen:
-                raise HeadError("bad-request", f"The {low} header is given twice.")
-            seen.add(low)
-    return fields
+def _refused(text: str, max_target_bytes: int) -> HeadError:
+    """What is wrong with a head that does not follow the grammar."""
+    line = _REQUEST_LINE.match(text)
+    if line is None:
+        return HeadError("bad-request", "The request line is not valid HTTP/1.1.")
+    if line[3] not in ("1.1", "1.0"):
+        return HeadError("bad-request", "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+    if len(line[2]) > max_target_bytes:
+        return _target_too_long(max_target_bytes)
+    return HeadError("bad-request", "A header line is not valid HTTP/1.1.")
+
+
+def _target_too_long(max_target_bytes: int) -> HeadError:
+    return HeadError("target-too-long", f"The request target is over {max_target_bytes} bytes.")
+
+
+def _repeated(lines: Lines) -> Fields:
+    """The fields where some name stands more than once."""
+    seen: set[str] = set()
+    for name, _ in lines:
+        low = name.lower()
+        if low in _SINGLE and low in seen:
+            raise HeadError("bad-request", f"The {low} header is given twice.")
+        seen.add(low)
+    return Fields(lines)
+
+
+def _taken_apart(text: str) -> tuple[tuple[str, str], str]:
+    """A field line as ((name, value), lower-case name)."""
+    name, _, value = text.partition(":")
+    low = name.lower()
+    parts = (name, value.strip(" \t")), low
+    if low in _RECURRING and len(text) <= _MAX_REMEMBERED_CHARS:
+        if len(_remembered) >= _MAX_REMEMBERED:
+            _remembered.clear()
+        _remembered[text] = parts
+    return parts
 
 
 def _authority(head: RequestHead) -> None:
@@ -225,9 +274,7 @@ class HeadBuffer:
             raise HeadError("bad-request", "A line does not end in CRLF, or holds a NUL.")
         line = held.find(b"\r\n", 0, self._max_target_bytes + 64)
         if line < 0 and len(held) > self._max_target_bytes + 64:
-            raise HeadError(
-                "target-too-long", f"The request target is over {self._max_target_bytes} bytes."
-            )
+            raise _target_too_long(self._max_target_bytes)
         if line < 0 and not _could_be_method(held):
             raise HeadError("bad-request", "This is not HTTP.")
         if len(held) > self._max_bytes:
