@@ -1,6 +1,6 @@
 """What breaker, retries and health checks cost on pass-through, when all is well.
 
-    python -m bench.resilience [--rounds 5] [--seconds 2] [--connections 32]
+    python -m bench.resilience [--rounds 5] [--seconds 1] [--connections 32]
 
 The gateway with one limit, once plain and once with each of the three and with all: the same
 program, origin and load. The one under test has one core; origin and wrk share the other. The
@@ -110,7 +110,7 @@ def table(variants: dict[str, Variant]) -> str:
 
 
 def main() -> int:
-    asked = ask(str(__doc__), seconds=2)
+    asked = ask(str(__doc__), seconds=1)
     tell_conditions(asked)
     tell_load_average("start")
     with contextlib.ExitStack() as stack:
