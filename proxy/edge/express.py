@@ -46,7 +46,7 @@ END: Final = Outcome(False)
 class ExpressLane(RequestHandler):
     """aiohttp's handler of one connection, with the lane beside its loop."""
 
-    __slots__ = ("_express", "_held")
+    __slots__ = ("_express", "_held", "_is_held_up")
 
     _front: "Front"
     _intake: "Intake"
@@ -57,6 +57,8 @@ class ExpressLane(RequestHandler):
         """The request that waits for something."""
         self._held = b""
         """What came behind it."""
+        self._is_held_up = False
+        """Whether no more of it is read."""
 
     async def _serve(self, head: RequestHead, payload: Any) -> Outcome:
         """From a parsed request to an answer that is out. Raises ClientGone."""
@@ -71,22 +73,24 @@ class ExpressLane(RequestHandler):
         if self._express is not None:
             self._held += data
             if len(self._held) > _HELD:
+                self._is_held_up = True
                 self.pause_reading()
             return True
         end = len(data) - 4
         if (
-            data.find(b"\r\n\r\n") != end
-            or end < 0
-            or self._request_in_progress
+            self._waiter is None  # aiohttp's loop is at a request, or about to close
             or self._messages
+            or self._paused  # what the client does not take must not pile up
             or self._force_close
             or self._close
             or not self._keepalive
             or not self._front.express
+            or data.find(b"\r\n\r\n") != end
+            or end < 0
             or not self._intake.at_boundary
         ):
             return False
-        plan = self._front.snapshot.server
+        plan = self._intake.plan
         if end >= plan.max_header_bytes:
             return False
         try:
@@ -99,6 +103,9 @@ class ExpressLane(RequestHandler):
         try:
             awaited = serving.send(None)
         except StopIteration:
+            return True
+        except (Exception, asyncio.CancelledError) as error:
+            self._arrived(error)
             return True
         self._express = Driven(serving, awaited, self._arrived)
         return True
@@ -136,11 +143,13 @@ class ExpressLane(RequestHandler):
         if error is not None and not isinstance(error, asyncio.CancelledError):
             log.error("a request failed inside the gateway", exc_info=error)
             self.force_close()
+        if self._is_held_up:
+            # First, as what is held may begin a body that pauses for itself.
+            self._is_held_up = False
+            self.resume_reading()
         if self._held:
             held, self._held = self._held, b""
             self.data_received(held)
-            if self._express is None:
-                self.resume_reading()
 
     def _leave_express(self) -> None:
         """The client left: so does its request."""

@@ -11,7 +11,7 @@ from typing import Final
 from proxy.core.http1.body import ChunkedDecoder, Decoder, FramingError, LengthDecoder, UntilClose
 from proxy.core.http1.request import HeadBuffer, HeadError, RequestHead, parse_request_head
 from proxy.core.message import BodyError
-from proxy.edge.body import NO_BODY, BodySource, IncomingBody, _NoBody
+from proxy.edge.body import HIGH_WATER, NO_BODY, BodySource, IncomingBody, _NoBody
 from proxy.policy.snapshot import ServerPlan
 
 Message = tuple[RequestHead | HeadError, IncomingBody | _NoBody]
@@ -28,17 +28,29 @@ class Intake:
     declined) or `take_rest` (accepted: the bytes belong to the tunnel).
     """
 
-    __slots__ = ("_ahead", "_body", "_decoder", "_heads", "_held", "_plan", "_source", "_waiting")
+    __slots__ = (
+        "_ahead",
+        "_body",
+        "_decoder",
+        "_heads",
+        "_held",
+        "_paused",
+        "_source",
+        "_waiting",
+        "plan",
+    )
 
     def __init__(self, source: BodySource, plan: ServerPlan) -> None:
         self._source = source
-        self._plan = plan
+        self.plan = plan
+        """As it was when the connection was made."""
         self._heads = HeadBuffer(plan.max_header_bytes, plan.max_target_bytes)
         self._decoder: Decoder | None = None
         self._body: IncomingBody | None = None
         self._held = b""
         self._ahead = 0
         self._waiting = False  # for the answer to an upgrade request
+        self._paused = False
 
     @property
     def mid_head(self) -> bool:
@@ -68,6 +80,9 @@ class Intake:
                     break
             elif self._waiting or self._ahead >= MAX_PIPELINED:
                 self._held = data
+                if self._waiting and len(data) > HIGH_WATER and not self._paused:
+                    self._paused = True
+                    self._source.pause_reading()
                 break
             else:
                 message = self._next_head(data)
@@ -85,14 +100,24 @@ class Intake:
         """aiohttp pauses the transport; what was read already is small enough to take."""
 
     def resume(self) -> bool:
-        """An upgrade was declined: True where held bytes are to be parsed now."""
+        """A request was answered: True where bytes held behind it are to be parsed now, as it
+        was a declined upgrade."""
+        if self._ahead:
+            return False  # the upgrade is asked for by one that was not answered yet
         self._waiting = False
+        self._go_on()
         return bool(self._held)
 
     def take_rest(self) -> bytes:
         """An upgrade was accepted: what the client sent behind its request."""
         rest, self._held = self._held, b""
+        self._go_on()
         return rest
+
+    def _go_on(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._source.resume_reading()
 
     def connection_lost(self) -> None:
         """No more bytes will come."""
@@ -118,7 +143,7 @@ class Intake:
         return rest
 
     def _next_head(self, data: bytes) -> tuple[Message, bytes] | None:
-        plan = self._plan
+        plan = self.plan
         try:
             found = self._heads.feed(data)
             if found is None:
