@@ -69,7 +69,7 @@ class Incoming:
 class GatewayProtocol(ExpressLane):
     """One client connection."""
 
-    __slots__ = ("_front", "_head_timer", "_intake", "_peer", "_scheme", "_tunnel")
+    __slots__ = ("_front", "_head_timer", "_intake", "_peer", "_scheme", "_take_timer", "_tunnel")
 
     def __init__(
         self, front: "Front", manager: web.Server, loop: asyncio.AbstractEventLoop
@@ -86,6 +86,7 @@ class GatewayProtocol(ExpressLane):
         self._intake = Intake(self, server)
         self._parser = self._intake  # type: ignore[assignment]
         self._head_timer: asyncio.TimerHandle | None = None
+        self._take_timer: asyncio.TimerHandle | None = None
         self._tunnel: ClientHalf | None = None
         self._peer = ""
         self._scheme = "http"
@@ -129,6 +130,8 @@ class GatewayProtocol(ExpressLane):
         self._intake.connection_lost()
         if self._head_timer is not None:
             self._head_timer.cancel()
+        if self._take_timer is not None:
+            self._take_timer.cancel()
         super().connection_lost(exc)
         if self._tunnel is not None:
             self._tunnel.feed_eof()  # what it sent last still goes upstream
@@ -199,6 +202,8 @@ class GatewayProtocol(ExpressLane):
         self._request_in_progress = True
         self._front.began()
         try:
+            if self._paused:
+                await self.drain()  # earlier answers first: they must not pile up
             head = request.head
             if isinstance(head, RequestHead):
                 outcome = await self._serve(head, request.payload)
@@ -220,7 +225,11 @@ class GatewayProtocol(ExpressLane):
             return
         if transport.get_write_buffer_size():
             # Sent to nobody yet: a client that never takes it must not hold the socket for ever.
-            self._loop.call_later(self._keepalive_timeout, self._give_up, transport)
+            if self._take_timer is not None:
+                self._take_timer.cancel()  # the newest answer has all of the time
+            self._take_timer = self._loop.call_later(
+                self._keepalive_timeout, self._give_up, transport
+            )
         if not outcome.keep_alive and not payload.is_eof() and transport.can_write_eof():
             # Staged close (RFC 9112 §9.6): our end first, then what still comes is read.
             transport.write_eof()
