@@ -24,6 +24,8 @@ from proxy.policy.snapshot import Listen, ServerTls, Snapshot
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
+_LOOK_AGAIN: Final = 0.01
+"""Seconds between two looks at what clients have yet to take, when the process ends."""
 
 
 class Front:
@@ -103,11 +105,10 @@ class Front:
         for conn in list(self.manager.connections_by_protocol):
             if conn.idle:
                 conn.force_close()
-        if self.in_flight:
-            self._quiet.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._quiet.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._all_ended()
+                await self._all_taken()
         if self.in_flight:
             log.warning("drain_timeout is over: %d requests are cut", self.in_flight)
         left = dict(self.manager.connections_by_protocol)
@@ -116,6 +117,19 @@ class Front:
             transport.abort()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
+        with suppress(TimeoutError):  # the express lane's requests have no task to wait for
+            async with asyncio.timeout(1.0):
+                await self._all_ended()
+
+    async def _all_ended(self) -> None:
+        if self.in_flight:
+            self._quiet.clear()
+            await self._quiet.wait()
+
+    async def _all_taken(self) -> None:
+        """What was written is with the clients, or on its way. Transports have no event for it."""
+        while any(map(_unsent, self.manager.connections_by_protocol.values())):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_AGAIN)
 
 
 class _Manager(web.Server):
@@ -131,6 +145,10 @@ class _Manager(web.Server):
 
     def __call__(self) -> GatewayProtocol:
         return GatewayProtocol(self._front, self, self._loop)
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    return transport.get_write_buffer_size()
 
 
 async def _unused_handler(request: web.BaseRequest) -> web.StreamResponse:
