@@ -26,7 +26,6 @@ class Fields:
 
     `lines` keeps order, spelling and repetition. `index` maps each lower-case name to its value,
     repeated lines joined with ", " (RFC 9110 §5.3) or, for Cookie, with "; " (RFC 6265 §5.4).
-    Where no line is repeated, the two have the same order.
     """
 
     __slots__ = ("index", "lines")

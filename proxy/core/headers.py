@@ -51,6 +51,7 @@ _OURS = FRAMING | {
     "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
 }  # fmt: skip
 _RESPONSE_DROP = HOP_BY_HOP | {"content-length"}
+_NOTHING: dict[str, str] = {}
 _VIA = {10: f"1.0 {PSEUDONYM}", 11: f"1.1 {PSEUDONYM}"}
 
 
@@ -121,18 +122,20 @@ def forward_request_lines(ex: Forwarded) -> Lines:
     Expects an exchange that has been through the identity stage: what an untrusted peer may not
     claim is already gone from `ex.fields`.
     """
-    fields = ex.fields
-    listed = connection_options(fields.index.get("connection"))
-    drop = _OURS | listed if listed else _OURS
-    lines = [line for line in fields.lines if line[0].lower() not in drop]
-    received = fields.index if ex.trusted else {}
-    if listed:
-        received = {name: value for name, value in received.items() if name not in listed}
-    if "max-forwards" in fields.index and ex.method == "OPTIONS":
+    index = ex.fields.index
+    drop = _OURS
+    received = index if ex.trusted else _NOTHING
+    if "connection" in index:
+        listed = connection_options(index["connection"])
+        if not listed <= HOP_BY_HOP:
+            drop = _OURS | listed
+            received = {name: value for name, value in received.items() if name not in listed}
+    lines = [line for line in ex.fields.lines if line[0].lower() not in drop]
+    if "max-forwards" in index and ex.method == "OPTIONS":
         lines = _count_down(lines)
     _append_forwarding(lines, ex, received)
     via = _VIA[ex.version]
-    before = fields.index.get("via")
+    before = index.get("via")
     lines.append(("Via", f"{before}, {via}" if before else via))
     lines.append(("X-Request-Id", ex.request_id))
     return lines
@@ -140,16 +143,17 @@ def forward_request_lines(ex: Forwarded) -> Lines:
 
 def _append_forwarding(lines: Lines, ex: Forwarded, received: dict[str, str]) -> None:
     peer = plain_address(ex.peer)
-    host = received.get("x-forwarded-host") or ex.authority
-    proto = received.get("x-forwarded-proto") or ex.scheme
+    host, proto, chain = ex.authority, ex.scheme, ""
+    if received:
+        host = received.get("x-forwarded-host") or host
+        proto = received.get("x-forwarded-proto") or proto
+        chain = received.get("x-forwarded-for", "")
     if ex.snapshot.server.client_ip_header == "forwarded":
         # Rebuilt from what was believed; what the peer sent of it is not looked at.
         chain = ex.client_ip if ex.client_ip != peer else ""
         element = f"for={_node(peer)};host={_quoted(ex.authority)};proto={ex.scheme}"
         before = received.get("forwarded")
         lines.append(("Forwarded", f"{before}, {element}" if before else element))
-    else:
-        chain = received.get("x-forwarded-for", "")
     if peer != UNIX:  # a unix socket has no address to add
         chain = f"{chain}, {peer}" if chain else peer
     if chain:
@@ -200,11 +204,17 @@ def forward_response_lines(lines: Lines) -> Lines:
 
     Content-Length and Transfer-Encoding are left out: the body's framing is the edge's.
     """
-    drop = _RESPONSE_DROP
-    for name, value in lines:
-        if len(name) == 10 and name.lower() == "connection":
-            drop = drop | connection_options(value)
-    return [line for line in lines if line[0].lower() not in drop]
+    kept: Lines = []
+    listed: frozenset[str] = frozenset()
+    for line in lines:
+        low = line[0].lower()
+        if low not in _RESPONSE_DROP:
+            kept.append(line)
+        elif low == "connection":
+            listed |= connection_options(line[1])
+    if listed <= HOP_BY_HOP:
+        return kept
+    return [line for line in kept if line[0].lower() not in listed]
 
 
 def apply_edits(lines: Lines, remove: Collection[str], replace: Iterable[tuple[str, str]]) -> Lines:
