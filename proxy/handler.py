@@ -7,6 +7,8 @@ returns None to go on, or the Reply that ends the flow. A stage that needs no I/
 the 429 of a memory limit, and what is cached in memory, come out of one `coro.send(None)`.
 """
 
+from collections.abc import Awaitable
+
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
 from proxy.stages import cache, idempotency, identity, limits, response, route, upstream
@@ -34,10 +36,10 @@ class Flow:
             reply = await idempotency.through(ex, self._fetch, self._replaying)
         return response.finish(ex, reply)
 
-    async def _fetch(self, ex: Exchange) -> Reply:
+    def _fetch(self, ex: Exchange) -> Awaitable[Reply]:
         """From the cache or the upstream."""
-        return await cache.through(ex, upstream.ask, self._charge, self._caching)
+        return cache.through(ex, upstream.ask, self._charge, self._caching)
 
-    async def _charge(self, ex: Exchange) -> Reply | None:
+    def _charge(self, ex: Exchange) -> Awaitable[Reply | None]:
         """May they, once more: what only those are asked that go upstream."""
-        return await limits.admit_miss(ex, self._limits)
+        return limits.admit_miss(ex, self._limits)

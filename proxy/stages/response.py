@@ -24,8 +24,10 @@ def finish(ex: Exchange, reply: Reply) -> Reply:
     edits = None if route is None else route.response_headers
     head = reply.head
     if isinstance(head, str) and edits is None:
-        ours = f"{_VIA_TEXT}X-Request-Id: {ex.request_id}\r\n"
-        reply.head = f"{head}{ours}{written(ex.admission)}" if ex.admission else head + ours
+        head = f"{head}{_VIA_TEXT}X-Request-Id: {ex.request_id}\r\n"
+        for name, value in ex.admission:
+            head = f"{head}{name}: {value}\r\n"
+        reply.head = head
         return reply
     lines = reply.fields
     if reply.origin:

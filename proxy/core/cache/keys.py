@@ -63,8 +63,13 @@ def _part(value: str | None) -> str:
     return "-" if value is None else f"{len(value)}:{value}"
 
 
+_HASH: Final = blake2b(digest_size=16)
+
+
 def _digest(text: str) -> bytes:
-    return blake2b(text.encode("latin-1"), digest_size=16).digest()
+    hashed = _HASH.copy()  # quicker than a new one with its parameter
+    hashed.update(text.encode("latin-1"))
+    return hashed.digest()
 
 
 def _wire(text: str) -> str:
@@ -203,7 +208,7 @@ class CacheKeyRule:
 
     def preimage(self, space: str, ex: Request, seen: Seen | None = None) -> str:
         """What is hashed: injective in everything that the module says is keyed."""
-        query = self.keyed_query(ex.query)
+        query = None if ex.query is None else self.keyed_query(ex.query)
         text = (
             f"{self._head}{len(space)}:{space}{ex.scheme}:{len(ex.authority)}:"
             f"{ex.authority.lower()}{len(ex.path)}:{ex.path}"

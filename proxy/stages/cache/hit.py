@@ -37,8 +37,10 @@ def hit(ex: Exchange, plan: CachePlan, caching: Caching) -> Reply | None:
     shelf = caching.memory.get(primary(plan.key, ex.route.cache_space, ex))
     if not shelf:
         return None
+    held: Held | None = shelf[0]
+    if len(shelf) > 1 or shelf[0].stored.vary:
+        held = _matching(shelf, ex)
     now, purges = caching.clock(), caching.purges
-    held = _selected(shelf, ex)
     if (
         held is None
         or now >= held.fresh_until
@@ -58,10 +60,8 @@ def hit(ex: Exchange, plan: CachePlan, caching: Caching) -> Reply | None:
     return Reply(stored.status, head, held.body, stored.length, stored.reason, True)
 
 
-def _selected(shelf: Shelf, ex: Exchange) -> Held | None:
+def _matching(shelf: Shelf, ex: Exchange) -> Held | None:
     """The one answer that matches what it varies by; None where several do, or none."""
-    if len(shelf) == 1 and not shelf[0].stored.vary:
-        return shelf[0]
     seen = Seen(ex)
     matching = [one for one in shelf if vary.matches(one.stored.vary, seen)]
     return matching[0] if len(matching) == 1 else None
