@@ -56,7 +56,6 @@ class Exchange:
         target: str,
         version: int,
         fields: Fields,
-        *,
         authority: str,
         scheme: str,
         peer: str,

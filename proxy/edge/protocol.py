@@ -249,19 +249,19 @@ class GatewayProtocol(ExpressLane):
         front = self._front
         started = perf_counter()
         body = payload if isinstance(payload, IncomingBody) else None
-        ex = Exchange(
+        ex = Exchange(  # by position: by name, each request would cost a dict of them
             front.snapshot,
             head.method,
             head.target,
             head.version,
             head.fields,
-            authority=head.authority,
-            scheme=self._scheme,
-            peer=self._peer,
-            body=body,
-            expect_continue=head.expect_continue,
-            upgrade=head.upgrade,
-            inform=self._inform if head.version == 11 else None,
+            head.authority,
+            self._scheme,
+            self._peer,
+            body,
+            head.expect_continue,
+            head.upgrade,
+            self._inform if head.version == 11 else None,
         )
         status = 499
         sent = 0
