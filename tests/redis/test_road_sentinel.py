@@ -173,7 +173,7 @@ async def test_a_sentinel_that_resets_connections_is_trouble_and_no_more() -> No
         # By name, the reset often comes between the connect and the first write.
         nodes = [("localhost", listener.getsockname()[1])]
         sentinels = Sentinels(Access(), nodes, "main", lambda found: None)
-        for _ in range(1000):
+        for _ in range(2000):
             with pytest.raises(NotServing):
                 await sentinels.find()
         await sentinels.close()
