@@ -102,7 +102,14 @@ def parse_request_head(block: bytes, max_headers: int, max_target_bytes: int) ->
     if section:
         remembered = _remembered.get
         for text in section[:-2].split("\r\n"):
-            line, low = remembered(text) or _taken_apart(text)
+            known = remembered(text)
+            if known is None:
+                name, _, value = text.partition(":")
+                line, low = (name, value.strip(" \t")), name.lower()
+                if low in _RECURRING:
+                    _remember(text, line, low)
+            else:
+                line, low = known
             lines.append(line)
             index[low] = line[1]
     if len(lines) > max_headers:
@@ -149,16 +156,12 @@ def _repeated(lines: Lines) -> Fields:
     return Fields(lines)
 
 
-def _taken_apart(text: str) -> tuple[tuple[str, str], str]:
-    """A field line as ((name, value), lower-case name)."""
-    name, _, value = text.partition(":")
-    low = name.lower()
-    parts = (name, value.strip(" \t")), low
-    if low in _RECURRING and len(text) <= _MAX_REMEMBERED_CHARS:
+def _remember(text: str, line: tuple[str, str], low: str) -> None:
+    """`low` is the lower-case name of the line that stands in this text."""
+    if len(text) <= _MAX_REMEMBERED_CHARS:
         if len(_remembered) >= _MAX_REMEMBERED:
             _remembered.clear()
-        _remembered[text] = parts
-    return parts
+        _remembered[text] = line, low
 
 
 def _authority(head: RequestHead) -> None:
