@@ -115,11 +115,13 @@ def reference() -> int:
 class HitPath:
     """A running gateway, a connection to it, and the requests, all of them stored."""
 
-    def __init__(self, gateway: Gateway, protocol: GatewayProtocol, transport: Nowhere) -> None:
+    def __init__(self, gateway: Gateway, origin: asyncio.Server) -> None:
         self._gateway = gateway
-        self.protocol = protocol
-        self._requests = [request(number) for number in range(REQUESTS)]
-        self.transport = transport
+        self._origin = origin
+        self.requests = [request(number) for number in range(REQUESTS)]
+        self.protocol: GatewayProtocol = gateway.front.manager()
+        self.transport = Nowhere()
+        self.protocol.connection_made(self.transport)
 
     @classmethod
     async def open(cls, folder: Path) -> "HitPath":
@@ -133,28 +135,27 @@ class HitPath:
         (folder / "policies.yaml").write_text(POLICIES)
         gateway = Gateway(folder / "gateway.yaml")
         await gateway.start()
-        front = gateway.front
-        protocol, transport = front.manager(), Nowhere()
-        protocol.connection_made(transport)
-        path = cls(gateway, protocol, transport)
-        for one in path._requests[:URLS]:
-            protocol.data_received(one)
-            while not protocol.idle:  # noqa: ASYNC110  there is no event to wait for
+        path = cls(gateway, origin)
+        for one in path.requests[:URLS]:
+            path.protocol.data_received(one)
+            while not path.protocol.idle:  # noqa: ASYNC110  there is no event to wait for
                 await asyncio.sleep(0.001)
-        protocol.data_received(path._requests[0])
-        if b"Cache-Status: sluicegate; hit" not in transport.last:
-            raise RuntimeError(f"no hit: {transport.last!r}")
+        path.protocol.data_received(path.requests[0])
+        if b"Cache-Status: sluicegate; hit" not in path.transport.last:
+            raise RuntimeError(f"no hit: {path.transport.last!r}")
         return path
 
     def run(self) -> None:
         """Every request once."""
         receive = self.protocol.data_received
-        for one in self._requests:
+        for one in self.requests:
             receive(one)
 
     async def close(self) -> None:
         self.protocol.connection_lost(None)
         await self._gateway.stop()
+        self._origin.close()
+        await self._origin.wait_closed()
 
 
 def least(call: Callable[[], object], times: int) -> float:
