@@ -25,7 +25,7 @@ from proxy.edge.body import IncomingBody
 from proxy.edge.express import END, KEEP, ExpressLane, Outcome
 from proxy.edge.intake import Intake
 from proxy.edge.tunnel import ClientHalf, relay
-from proxy.edge.writer import ClientGone, interim_head, reset, write_reply
+from proxy.edge.writer import ClientGone, interim_head, reset, write_at_once, write_reply
 from proxy.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -165,11 +165,7 @@ class GatewayProtocol(ExpressLane):
         self._front.count_refusal(self._peer, reply.status)
         transport = self.transport
         if transport is not None:
-            # A small reply without a stream is written before the coroutine first suspends.
-            try:
-                write_reply(self, reply, "GET", 11, close=True).send(None)
-            except (StopIteration, ClientGone):
-                pass
+            write_at_once(self, reply, "GET", close=True)
             self.force_close()
 
     # For the body, the writer and the tunnel.
@@ -279,7 +275,11 @@ class GatewayProtocol(ExpressLane):
             )
             status = reply.status
             try:
-                sent = await write_reply(self, reply, head.method, head.version, close)
+                at_once = write_at_once(self, reply, head.method, close)
+                if at_once is None:
+                    sent = await write_reply(self, reply, head.method, head.version, close)
+                else:
+                    sent = at_once
             finally:
                 if reply.stream is not None:
                     reply.stream.close()

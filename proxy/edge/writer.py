@@ -15,6 +15,8 @@ _REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
 _STATUS_LINES: Final = {
     status: f"HTTP/1.1 {status} {reason}\r\n" for status, reason in _REASONS.items()
 }
+_LARGE: Final = 65536
+"""Bytes of a body after which its client has to take some before anything else is done."""
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
@@ -79,11 +81,11 @@ def _dated(lines: Lines) -> str:
     return f"{written(lines)}Date: {_CLOCK.date()}\r\n"
 
 
-async def write_reply(outlet: Outlet, reply: Reply, method: str, version: int, close: bool) -> int:
-    """Writes the whole answer; the number of body bytes sent.
+def write_at_once(outlet: Outlet, reply: Reply, method: str, close: bool) -> int | None:
+    """Writes the whole answer if nothing need be waited for; the number of body bytes sent. None
+    where something must be: then nothing is written, and `write_reply` is to be awaited.
 
-    Raises ClientGone, and StreamCut where the upstream broke off (the caller aborts the
-    connection: the client must not take what it has for complete).
+    Raises ClientGone.
     """
     transport = outlet.transport
     if transport is None:
@@ -99,12 +101,29 @@ async def write_reply(outlet: Outlet, reply: Reply, method: str, version: int, c
         framing = "" if length is None else f"Content-Length: {length}\r\n"
         transport.write(_head(reply, framing, close))
         return 0
+    body = reply.body
+    if reply.stream is not None or len(body) > _LARGE:
+        return None
+    transport.write(_head(reply, f"Content-Length: {len(body)}\r\n", close) + body)
+    return len(body)
+
+
+async def write_reply(outlet: Outlet, reply: Reply, method: str, version: int, close: bool) -> int:
+    """Writes the whole answer; the number of body bytes sent.
+
+    Raises ClientGone, and StreamCut where the upstream broke off (the caller aborts the
+    connection: the client must not take what it has for complete).
+    """
+    sent = write_at_once(outlet, reply, method, close)
+    if sent is not None:
+        return sent
+    transport = outlet.transport
+    assert transport is not None
     stream = reply.stream
     if stream is None:
         body = reply.body
         transport.write(_head(reply, f"Content-Length: {len(body)}\r\n", close) + body)
-        if len(body) > 65536:
-            await outlet.drain()
+        await outlet.drain()
         return len(body)
     if reply.length is not None:
         transport.write(_head(reply, f"Content-Length: {reply.length}\r\n", close))
