@@ -219,7 +219,7 @@ async def test_nothing_is_told(
     await shop.gateway.stop()
     out = err = ""
     async with asyncio.timeout(10):  # a thread of its own writes the log
-        while "upstream" not in err or "/pay" not in out:  # noqa: ASYNC110
+        while "upstream" not in err or "/pay" not in out:
             await asyncio.sleep(0.01)
             written = capfd.readouterr()
             out, err = out + written.out, err + written.err
