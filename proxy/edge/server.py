@@ -31,6 +31,9 @@ _LOOK_AGAIN: Final = 0.01
 class Front:
     """What every client connection shares. `snapshot` is swapped whole by a reload."""
 
+    express = True
+    """Whether simple requests take the express lane."""
+
     def __init__(
         self,
         snapshot: Snapshot,
@@ -43,8 +46,6 @@ class Front:
         self.flow = flow
         self.access = access
         self.draining = False
-        self.express = True
-        """Whether simple requests take the express lane."""
         self.in_flight = 0
         self.manager = _Manager(self)
         self._metrics = metrics

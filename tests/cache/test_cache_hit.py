@@ -11,6 +11,8 @@ from proxy.exchange import Exchange
 DATE = ("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
 TAGGED = ("ETag", '"v1"')
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 
 async def test_the_second_request_asks_nobody(cached: Cached, origin: Origin) -> None:
     origin.answers["/a"] = respond("hello", MAX_AGE, ("X-Thing", "1"))

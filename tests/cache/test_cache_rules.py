@@ -12,6 +12,8 @@ from proxy.core.dates import imf_fixdate
 Line = tuple[str, str]
 CC = "Cache-Control"
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 
 def date(offset: int) -> str:
     """A date of 2000, `offset` seconds after its first."""

@@ -8,6 +8,9 @@ from rawhttp import Cut, Seen, Wire
 
 BODY = b"0123456789" * 400
 
+in_both_lanes = pytest.mark.usefixtures("lane")
+"""Not all: the slow ones look at what lies behind the lanes."""
+
 
 def head_of(*lines: tuple[str, str], length: int | None = len(BODY)) -> bytes:
     said = ("Transfer-Encoding", "chunked") if length is None else ("Content-Length", str(length))
@@ -20,6 +23,7 @@ def chunk(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("length", [len(BODY), None], ids=["length", "chunked"])
+@in_both_lanes
 async def test_a_cut_answer_is_cut_for_all_and_stored_for_none(
     cached: Cached, origin: Origin, length: int | None
 ) -> None:
@@ -48,6 +52,7 @@ async def test_a_cut_answer_is_cut_for_all_and_stored_for_none(
     assert origin.asked() == 2
 
 
+@in_both_lanes
 async def test_too_large_by_its_length_passes_unstored(
     start_cached: StartCached, origin: Origin
 ) -> None:
@@ -81,6 +86,7 @@ async def test_a_range_of_what_is_too_large_is_asked_for_as_it_is(
     assert cached.stored() == 0
 
 
+@in_both_lanes
 async def test_who_has_begun_is_paced_when_it_outgrows(
     start_cached: StartCached, origin: Origin
 ) -> None:
@@ -142,6 +148,7 @@ async def test_a_slow_reader_paces_the_others_within_bounds(
     await fast.close()
 
 
+@in_both_lanes
 async def test_a_leader_that_leaves_alone_ends_the_fetch(cached: Cached, origin: Origin) -> None:
     origin.answers["/a"] = respond("hello", MAX_AGE)
     origin.hold()
@@ -155,6 +162,7 @@ async def test_a_leader_that_leaves_alone_ends_the_fetch(cached: Cached, origin:
     assert cached.stored() == 0
 
 
+@in_both_lanes
 async def test_a_leader_that_leaves_others_behind_is_not_missed(
     cached: Cached, origin: Origin
 ) -> None:
@@ -173,6 +181,7 @@ async def test_a_leader_that_leaves_others_behind_is_not_missed(
     await follower.close()
 
 
+@in_both_lanes
 async def test_what_is_being_stored_goes_on_alone(cached: Cached, origin: Origin) -> None:
     go_on = asyncio.Event()
 
@@ -215,6 +224,7 @@ async def test_what_nobody_reads_and_nobody_stores_is_given_up(
     await cached.quiet()
 
 
+@in_both_lanes
 async def test_nothing_is_left_of_clients_that_leave(cached: Cached, origin: Origin) -> None:
     """200 of them, at every moment: waiting, following, reading, alone."""
 

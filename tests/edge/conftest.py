@@ -1,15 +1,26 @@
 """A gateway of real parts in this process: YAML on disk, real listeners, a raw origin behind."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 from edge_kit import GATEWAY, ROUTE, Running, StartGateway, StartOrigin
 from rawhttp import RawOrigin, Script, echo, free_port
 
 from proxy import logs
 from proxy.app import Gateway
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """asyncio's own loop; the lanes and what drives them on uvloop, too, which production uses."""
+    loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    if item.path.name not in ("test_driving.py", "test_lanes.py", "test_lanes_held.py"):
+        del loops["uvloop"]
+    return loops
 
 
 def indent(text: str, depth: int) -> str:

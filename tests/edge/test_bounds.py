@@ -2,10 +2,13 @@
 
 import asyncio
 
+import pytest
 from edge_kit import ROUTE, StartGateway, StartOrigin
 from rawhttp import Wire, echo
 
 GET = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+pytestmark = pytest.mark.usefixtures("lane")
 
 
 async def test_slowloris_is_408(start_gateway: StartGateway, start_origin: StartOrigin) -> None:

@@ -10,6 +10,8 @@ from rawhttp import Seen, Wire, read_body
 
 GET = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 
 async def until(truth: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):

@@ -8,6 +8,8 @@ from rawhttp import Seen, Wire, echo
 
 GET = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 
 async def test_in_flight_finishes_and_idle_closes(
     start_gateway: StartGateway, start_origin: StartOrigin

@@ -8,6 +8,8 @@ from rawhttp import Cut, Seen, Wire, answering, echo
 
 GET = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 
 async def test_get_and_keep_alive(start_gateway: StartGateway, start_origin: StartOrigin) -> None:
     origin = await start_origin(echo)

@@ -38,6 +38,9 @@ LINES = (
 )
 BINARY = bytes(range(256)) * 8
 
+in_both_lanes = pytest.mark.usefixtures("lane")
+"""For what is asked without a body: nothing else could take the express lane."""
+
 
 @pytest.mark.parametrize(
     ("status", "lines", "body"),
@@ -390,6 +393,7 @@ async def test_a_repeat_that_comes_too_soon(shop: Shop, origin: Origin) -> None:
     assert await shop.counted("conflict") == 1
 
 
+@in_both_lanes
 @pytest.mark.parametrize("body", [BODY, b""], ids=["body", "none"])
 async def test_repeats_that_wait_get_the_same_answer(
     start_shop: StartShop, origin: Origin, body: bytes
@@ -409,6 +413,7 @@ async def test_repeats_that_wait_get_the_same_answer(
     assert await shop.counted("conflict") == 0
 
 
+@in_both_lanes
 @pytest.mark.parametrize("body", [BODY, b""], ids=["body", "none"])
 async def test_who_waits_waits_no_longer_than_that(
     start_shop: StartShop, origin: Origin, body: bytes

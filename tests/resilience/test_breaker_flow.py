@@ -25,6 +25,8 @@ from resilience_kit import (
     well,
 )
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 ONE: Settings = {"consecutive_failures": 1, "open_for": "1m"}
 RATE = {"consecutive_failures": 0, "failure_rate": "50%", "minimum_requests": 4, "open_for": "1m"}
 SLOW = {

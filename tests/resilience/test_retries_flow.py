@@ -11,6 +11,8 @@ import pytest
 from rawhttp import Cut, Script, Seen, Wire, answering, echo, free_port
 from retries_kit import BUSY, OK, QUICK, Bench, head, in_turn, resets, silent, sized, until, well
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
