@@ -50,13 +50,11 @@ class Driven:
         if self._is_cancelled and awaited.cancel():
             self._is_cancelled = False
 
-    def _go_on(self, came: asyncio.Future[Any] | None = None) -> None:
+    def _go_on(self, _: object = None) -> None:
         self._awaited = None
         try:
             if self._is_cancelled:
                 self._is_cancelled = False
-                if came is not None and not came.cancelled():
-                    came.exception()  # seen, or it would be logged as lost
                 awaited = self._coroutine.throw(asyncio.CancelledError())
             else:
                 awaited = self._coroutine.send(None)
