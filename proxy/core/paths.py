@@ -22,7 +22,7 @@ def split_path(raw_path: str) -> tuple[str, ...]:
     backslash, a NUL, or a dot segment, also percent-encoded, with a ;parameter, or cut out by %2F.
     A broken escape such as "/a%" is not refused: it is matched and forwarded as it stands.
     """
-    if not raw_path.startswith("/"):
+    if raw_path[:1] != "/":
         raise ValueError("The path must begin with a slash.")
     if "%" in raw_path or "/." in raw_path or "\\" in raw_path:
         _refuse_ambiguous(raw_path.lower())
