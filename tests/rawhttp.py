@@ -6,6 +6,7 @@ No HTTP library stands in between, so a test sees and says what is really on the
 import asyncio
 import json
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -13,11 +14,19 @@ from types import TracebackType
 PATIENCE = 10.0
 
 
+_given: deque[int] = deque(maxlen=100)
+
+
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on now, and that was not given out a moment ago: who asks for
+    two wants two."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.append(port)
+            return port
 
 
 @dataclass

@@ -334,12 +334,18 @@ async def test_a_client_that_leaves_before_the_answer(
     origin.script = gate = Gate(hint + respond("200 OK", body=b"done"))
     await shop.leaves(post("k1", body), lambda: gate.waiting)
     await until(lambda: not shop.gateway.connections())
+    left = {"route": "all", "method": "POST", "status": "499"}
+    await until(lambda: _counts(shop, left))
     trouble(await shop.pay("k1", body), 409, "idempotency-conflict")
     gate.open()
     await shop.rests()
     answer = await shop.pay("k1", body)
     assert (answer.status, answer.body, is_replay(answer)) == (200, b"done", True)
     assert origin.executed == 1
+
+
+async def _counts(shop: Shop, labels: dict[str, str]) -> bool:
+    return await shop.metric("requests_total", **labels) == 1
 
 
 @pytest.mark.parametrize(
