@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from proxy.logs import one_line
+
 if TYPE_CHECKING:
     from proxy.policy.sources import Sources
 
@@ -33,7 +35,8 @@ class Problem:
     def __str__(self) -> str:
         path = f"{self.path}: " if self.path else ""
         kind = "warning: " if self.warning else ""
-        return f"{self.file}:{self.line}:{self.col}: {path}{kind}{self.message}"
+        # One line each, whatever stands in the YAML: a message quotes it.
+        return one_line(f"{self.file}:{self.line}:{self.col}: {path}{kind}{self.message}")
 
 
 class ConfigError(Exception):
