@@ -137,7 +137,10 @@ class HttpUpstream:
         finally:
             call.waiter = None
         call.check()
-        return self.pool.loop.time()
+        now = self.pool.loop.time()
+        if now >= call.deadline:  # the line has taken all of it: that is not the upstream's fault
+            raise UpstreamError("queue_timeout", "the deadline passed in the line", sent=False)
+        return now
 
     async def _connect(self, call: Call) -> Connection:
         """A new connection, unless the call's deadline comes first."""
