@@ -72,7 +72,7 @@ async def _admit(ex: Exchange, plans: Sequence[LimitPlan], store: LimitStore) ->
     charges: list[Charge] = []
     asked: list[LimitPlan] = []
     for plan in plans:
-        variant = choose(plan, ex)
+        variant = choose(plan, ex) if plan.overrides else plan.base
         if variant is None:
             continue
         try:
@@ -139,7 +139,10 @@ def _count(
     """Counts and logs what each limit said, sets the answer's fields and the names of those that
     denied, and returns the longest delay in microseconds."""
     delay = 0
-    for plan, charge, decision in zip(asked, charges, decisions, strict=True):
+    variants = [variant for variant, _ in ex.said] if ex.said else []
+    said = [decision for _, decision in ex.said] if ex.said else []
+    for place, decision in enumerate(decisions):
+        plan, charge = asked[place], charges[place]
         if decision is None:  # let through uncounted: nothing is known of it, nothing is said
             plan.tally.allowed += 1
             continue
@@ -151,12 +154,14 @@ def _count(
             continue
         if decision.allowed:
             plan.tally.allowed += 1
-            delay = max(delay, decision.delay)
+            if decision.delay > delay:
+                delay = decision.delay
         else:
             plan.tally.denied += 1
             ex.denied += (plan.name,)
         ex.said.append((charge.variant, decision))
-    variants, said = zip(*ex.said, strict=True) if ex.said else ((), ())
+        variants.append(charge.variant)
+        said.append(decision)
     ex.admission = ratelimit_fields(variants, said, ex.snapshot.server.ratelimit_headers)
     return delay
 
