@@ -2,7 +2,8 @@
 
 Rules (RFC 9110 §7.6, and the project's own for what a stranger may claim):
 - Fields that `Connection` names go first, then every hop-by-hop field, in both directions; what
-  the gateway sets is added after, so nobody strips it by naming it.
+  the gateway sets is added after, so nobody strips it by naming it. A request that is executed
+  once for its Idempotency-Key goes with the key, whatever `Connection` names.
 - From a peer that is not trusted no forwarding field survives, no trusted header, and no name
   with "_" (which CGI-like origins read as "-").
 - X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host are set on every request. A trusted
@@ -52,6 +53,7 @@ _OURS = FRAMING | {
 }  # fmt: skip
 _RESPONSE_DROP = HOP_BY_HOP | {"content-length"}
 _NOTHING: dict[str, str] = {}
+_NONE: Final[frozenset[str]] = frozenset()
 _VIA = {10: f"1.0 {PSEUDONYM}", 11: f"1.1 {PSEUDONYM}"}
 
 
@@ -116,8 +118,9 @@ def connection_options(value: str | None) -> frozenset[str]:
     return frozenset(option.strip(" \t").lower() for option in value.split(","))
 
 
-def forward_request_lines(ex: Forwarded) -> Lines:
-    """The end-to-end lines to send upstream, ours at the end.
+def forward_request_lines(ex: Forwarded, keep: frozenset[str] = _NONE) -> Lines:
+    """The end-to-end lines to send upstream, ours at the end. `keep`: names (lower case) that
+    `Connection` cannot take off.
 
     Expects an exchange that has been through the identity stage: what an untrusted peer may not
     claim is already gone from `ex.fields`.
@@ -126,7 +129,7 @@ def forward_request_lines(ex: Forwarded) -> Lines:
     drop = _OURS
     received = index if ex.trusted else _NOTHING
     if "connection" in index:
-        listed = connection_options(index["connection"])
+        listed = connection_options(index["connection"]) - keep
         if not listed <= HOP_BY_HOP:
             drop = _OURS | listed
             received = {name: value for name, value in received.items() if name not in listed}

@@ -10,6 +10,7 @@ from proxy.policy.snapshot import Destination
 
 KEPT_BODY: Final = 64 * 1024
 """Bytes of a request's body that are kept for another attempt; a longer one is sent once."""
+_KEY: Final = frozenset(("idempotency-key",))
 
 
 def outgoing(ex: Exchange, there: Destination | None = None) -> Outgoing:
@@ -19,7 +20,11 @@ def outgoing(ex: Exchange, there: Destination | None = None) -> Outgoing:
     if there is None:
         there = route.upstream
     path = ex.path if route.rewrite is None else route.rewrite.apply(ex.path, ex.captures)
-    lines = forward_request_lines(ex)
+    plan = route.idempotency
+    if plan is None or ex.method not in plan.methods:
+        lines = forward_request_lines(ex)
+    else:  # what the upstream did under a key can be looked up only where it has seen the key
+        lines = forward_request_lines(ex, _KEY)
     edits = route.request_headers
     if edits is not None:
         lines = apply_edits(lines, edits.remove, edits.set)
