@@ -13,7 +13,7 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --use
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-peers lock packages clean
+.PHONY: help demo test check format bench bench-peers bench-targets lock packages clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,6 +39,9 @@ bench: $(VENV)/.dev packages  ## requests per second beside a bare aiohttp pass-
 
 bench-peers: $(VENV)/.peers packages  ## the same beside nginx, HAProxy, Traefik and Caddy, limits in Redis too
 	@$(BIN)/python -m bench.peers $(ARGS)
+
+bench-targets: $(VENV)/.peers packages  ## every target of speed in one table; exits with 1 where one is missed
+	@$(BIN)/python -m bench.targets $(ARGS)
 
 # One resolution for every Python and machine that Sluicegate runs on. No index stands in the
 # locks: pip asks the one that the machine is set up for. UPGRADE=1 moves to the newest releases.

@@ -51,6 +51,8 @@ class Runner:
     url: str
     pid: int
     origin: Origin
+    checks: int = 0
+    """How often in a second it asks the origin for itself (health checks)."""
     loads: list[Load] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     """µs of CPU per request, the proxy's own."""
@@ -75,7 +77,7 @@ class Runner:
                 raise RuntimeError(f"{self.title}: not what the origin answered: {answer}")
             if answer.headers["Cache-Control"] != "max-age=600":
                 raise RuntimeError(f"{self.title}: fields are missing: {answer}")
-        if asked != [1, 0]:
+        if asked != [1, 0] and not self.checks:  # where there are checks, `turn` sees it
             raise RuntimeError(f"{self.title} does not cache: the origin was asked {asked} times")
 
     def turn(self, seconds: float, connections: int) -> None:
@@ -83,7 +85,7 @@ class Runner:
         own, before = cpu_seconds(self.pid), self.origin.requests()
         load = measure(self.url, seconds, connections)
         fetched = self.origin.requests() - before - 1
-        if fetched:
+        if fetched > self.checks * (seconds + 1):
             raise RuntimeError(f"{self.title} asked the origin {fetched} times")
         self.loads.append(load)
         self.cpu.append((cpu_seconds(self.pid) - own) / load.requests * 1e6)

@@ -13,15 +13,19 @@ from bench.tools import Load, finish_wrk, start_wrk
 PROXY_CORE, LOAD_CORE = 0, 1
 
 
-def ask(doc: str, *, seconds: float, only: str | None = None) -> argparse.Namespace:
-    """The command line: rounds, seconds, connections and, where `only` gives examples, only.
-    Exits where the machine has one core."""
+def ask(
+    doc: str, *, seconds: float, only: str | None = None, rows: Sequence[str] = ()
+) -> argparse.Namespace:
+    """The command line: rounds, seconds, connections and, where `only` gives examples, only; where
+    there are `rows` to choose from, those. Exits where the machine has one core."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=seconds, help="per contestant and round")
     parser.add_argument("--connections", type=int, default=32)
     if only is not None:
         parser.add_argument("--only", nargs="*", help=f"names of proxies, such as {only}")
+    if rows:
+        parser.add_argument("--rows", nargs="*", choices=rows, default=rows)
     asked = parser.parse_args()
     if (os.cpu_count() or 1) < 2:
         print("two cores are needed: one for the proxy, one for the others", file=sys.stderr)
@@ -55,13 +59,25 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def measure(url: str, seconds: float, connections: int) -> Load:
-    """One turn of wrk with 1,000 different requests; raises where one of them failed."""
-    wrk = start_wrk(url, "differing.lua", seconds=seconds, connections=connections, core=LOAD_CORE)
-    load = finish_wrk(wrk)
-    if any(load.socket_errors.values()):
-        raise RuntimeError(f"{url}: {load.socket_errors}")
+def measure(url: str, seconds: float, connections: int, *, refused: bool = False) -> Load:
+    """One turn of wrk with 1,000 different requests; raises where one of them failed, or, of those
+    that are to be `refused`, where more than one in a hundred was not."""
+    load = differing(url, seconds, connections)
+    wrong = dict(load.socket_errors)
+    if refused and wrong["status"] >= 0.99 * load.requests:
+        wrong["status"] = 0
+    elif refused:
+        wrong["admitted"] = load.requests - wrong["status"]
+    if any(wrong.values()):
+        raise RuntimeError(f"{url}: {wrong}")
     return load
+
+
+def differing(url: str, seconds: float, connections: int) -> Load:
+    """The same, whatever is answered."""
+    return finish_wrk(
+        start_wrk(url, "differing.lua", seconds=seconds, connections=connections, core=LOAD_CORE)
+    )
 
 
 def rate(loads: Sequence[Load]) -> float:

@@ -32,12 +32,12 @@ def variant(name: str) -> LimitVariant:
     )
 
 
-def resident() -> int:
-    """The process's resident set in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def resident(process: int | str = "self") -> int:
+    """A process's resident set in bytes, by its pid."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no VmRSS")
+    raise RuntimeError(f"/proc/{process}/status has no VmRSS")
 
 
 def key(number: int) -> bytes:

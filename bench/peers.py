@@ -60,6 +60,8 @@ class Runner:
     pid: int
     redis: RedisServer
     admin: str | None = None
+    refused: bool = False
+    """Whether it is to answer every request with an error."""
     loads: list[Load] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     """µs of CPU per request, the proxy's own."""
@@ -73,7 +75,7 @@ class Runner:
     def turn(self, seconds: float, connections: int) -> None:
         """One measurement."""
         own, server = cpu_seconds(self.pid), cpu_seconds(self.redis.process.pid)
-        load = measure(self.url, seconds, connections)
+        load = measure(self.url, seconds, connections, refused=self.refused)
         self.loads.append(load)
         self.cpu.append((cpu_seconds(self.pid) - own) / load.requests * 1e6)
         self.redis_cpu.append((cpu_seconds(self.redis.process.pid) - server) / load.requests * 1e6)

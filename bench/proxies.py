@@ -116,7 +116,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location / {{
-            limit_req zone=keys burst=100000 nodelay;
+            limit_req zone=keys {admits};
             {location}
             proxy_pass http://origin;
             proxy_http_version 1.1;
@@ -129,11 +129,19 @@ http {{
 """
 
 
-def nginx(place: Place, program: str, *, http: str = "", location: str = "") -> Started:
-    """`http` and `location` go into those blocks."""
+def nginx(
+    place: Place,
+    program: str,
+    *,
+    http: str = "",
+    location: str = "",
+    admits: str = "burst=100000 nodelay",
+) -> Started:
+    """`http` and `location` go into those blocks; `admits` is what the limit lets pass."""
     config = place.folder / "nginx.conf"
     ports = {"port": place.port, "origin": place.origin}
-    config.write_text(NGINX.format(folder=place.folder, **ports, http=http, location=location))
+    blocks = {"http": http, "location": location, "admits": admits}
+    config.write_text(NGINX.format(folder=place.folder, **ports, **blocks))
     command = (program, "-e", "stderr", "-p", place.folder, "-c", config)
     return Started(command, f"http://127.0.0.1:{place.port}/")
 

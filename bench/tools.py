@@ -13,7 +13,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -47,11 +47,12 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def get(url: str, timeout: float = 5.0) -> Answer:
+def get(url: str, timeout: float = 5.0, headers: Mapping[str, str] | None = None) -> Answer:
     """One plain GET, without any proxy that the environment may name."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=timeout) as answer:
+        request = urllib.request.Request(url, headers=dict(headers or {}))
+        with opener.open(request, timeout=timeout) as answer:
             return Answer(answer.status, answer.headers, answer.read())
     except urllib.error.HTTPError as error:
         return Answer(error.code, error.headers, error.read())
