@@ -4,7 +4,8 @@
 -- ARGV     7   the lowest number that may be given; retention: ms, the longest for which anything
 --              may be kept; how: h (hard) or s (soft); tags: 8 bytes each; ban: '' or '=' and a
 --              prefix; the channel; the message, which follows the number and a space
--- RETURNS  the purge's number
+-- RETURNS  the purge's number; 1, or 0 where it is kept but nobody could be told, as the user may
+--          not publish
 -- O(T log N) for T tags, N purges that are not forgotten: not with what they void
 
 local LEAST, RETENTION, HOW = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
@@ -109,5 +110,5 @@ redis.call('ZADD', numbers, number_text(-state.born), 'B', number_text(-state.la
   number_text(-state.bans), 'P')
 live(numbers, state)
 live(bans, state)
-redis.call('PUBLISH', CHANNEL, text .. ' ' .. MESSAGE)
-return number
+local told = redis.pcall('PUBLISH', CHANNEL, text .. ' ' .. MESSAGE)
+return {number, type(told) == 'number' and 1 or 0}

@@ -11,7 +11,8 @@ local held = redis.call('GET', KEYS[1])
 if held and string.sub(held, 2) == TOKEN then
   redis.call('DEL', KEYS[1])
   if string.sub(held, 1, 1) == 'w' then
-    redis.call('PUBLISH', CHANNEL, MESSAGE)
+    -- A user that may not publish has still let go; those who wait look again when it would end.
+    redis.pcall('PUBLISH', CHANNEL, MESSAGE)
   end
   return 1
 end

@@ -15,5 +15,6 @@ redis.call('DEL', key)
 if not there then
   return 0
 end
-redis.call('PUBLISH', CHANNEL, MESSAGE)
+-- Whoever waits looks again by itself: a user that may not publish has still freed it.
+redis.pcall('PUBLISH', CHANNEL, MESSAGE)
 return 1

@@ -24,5 +24,6 @@ if OUTCOME == 'recorded' then
   redis.call('HSET', key, 'head', HEAD, 'body', BODY)
 end
 keep(key, TTL)
-redis.call('PUBLISH', CHANNEL, MESSAGE)
+-- Whoever waits looks again by itself: a user that may not publish has still said it.
+redis.pcall('PUBLISH', CHANNEL, MESSAGE)
 return 1

@@ -8,5 +8,6 @@
 local CHANNEL = ARGV[1]
 
 local had = redis.call('DEL', KEYS[1])
-redis.call('PUBLISH', CHANNEL, KEYS[1])
+-- Denials are remembered for a second at most: a user that may not publish has still reset it.
+redis.pcall('PUBLISH', CHANNEL, KEYS[1])
 return had

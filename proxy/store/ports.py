@@ -54,6 +54,14 @@ class StoreError(Exception):
         self.partial = partial
 
 
+class NobodyTold(StoreError):
+    """A purge that the store has kept, and no other process has heard of. To say it again is of no
+    use: those that hear nothing ask the store."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("refused", detail)
+
+
 class Unavailable(Exception):
     """A limit that must not be guessed (`on_failure: deny`) cannot be asked: 503."""
 
@@ -217,7 +225,7 @@ class SharedCache(Protocol):
 
     async def purge(self, purge: Purge) -> int:
         """Numbers a purge, keeps it for the longest retention, and tells every process. Its
-        number."""
+        number. Raises NobodyTold where it is kept but nobody could be told."""
 
     def listen(self, listener: PurgeListener, retention: Callable[[], int]) -> None:
         """Who hears of purges from here on. `retention`: the longest time in ms for which anything

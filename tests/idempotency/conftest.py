@@ -80,7 +80,8 @@ async def start_shop(
 ) -> AsyncIterator[StartShop]:
     """One route to `origin` with a policy of scope X-Api-Key, and what `policy` says. `route` and
     `settings` (the upstream's) are added; `policies` and `config` are more of the files;
-    `timeout`: the store's. `lease`: ms, in place of the ten seconds that claims have."""
+    `timeout`: the store's. `lease`: ms, in place of the ten seconds that claims have. `hears`:
+    whether it must have subscribed before it is asked."""
     started: list[Shop] = []
 
     async def start(
@@ -93,6 +94,7 @@ async def start_shop(
         others: dict[str, Settings] | None = None,
         timeout: str = "5s",
         lease: int | None = None,
+        hears: bool = True,
     ) -> Shop:
         if lease is not None:
 
@@ -126,7 +128,7 @@ async def start_shop(
             relay,
         )
         started.append(shop)
-        await shop.start()
+        await shop.start(hears)
         return shop
 
     yield start

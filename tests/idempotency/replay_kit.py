@@ -162,10 +162,10 @@ class Shop:
         (self.path.parent / "policies.yaml").write_text(json.dumps(self.policies))
         self.path.write_text(json.dumps(self.config))
 
-    async def start(self) -> None:
+    async def start(self, hears: bool = True) -> None:
         await asyncio.to_thread(self.write)
         await self.gateway.start()
-        if self.relay is not None:
+        if self.relay is not None and hears:
             await until(lambda: self.store.status()["hears"])
 
     async def reload(self) -> None:

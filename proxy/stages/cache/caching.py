@@ -12,7 +12,7 @@ from proxy.stages.cache.marks import Marks
 from proxy.stages.cache.tier import Tier
 from proxy.store.memory.cache import Held, MemoryCache
 from proxy.store.memory.purges import Purges
-from proxy.store.ports import Mark, Purge, SharedCache, StoreError
+from proxy.store.ports import Mark, NobodyTold, Purge, SharedCache, StoreError
 
 if TYPE_CHECKING:
     from proxy.stages.cache.flight import Flight
@@ -131,6 +131,8 @@ class Caching:
             try:
                 await self.purge(purge)
                 return
+            except NobodyTold:
+                return  # there is nothing to be told later
             except StoreError:
                 assert tier is not None
         else:

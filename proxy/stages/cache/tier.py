@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from proxy.core.cache.record import Stored
 from proxy.store.memory.cache import Held
-from proxy.store.ports import Kept, Looked, Mark, Purge, SharedCache, StoreError
+from proxy.store.ports import Kept, Looked, Mark, NobodyTold, Purge, SharedCache, StoreError
 
 LEASE: Final = 3000
 """ms until somebody else may fetch what a process that died was fetching."""
@@ -251,6 +251,8 @@ class Tier:
             purge = Purge(prefix="", soft=True) if every else Purge(tuple(owed))
             try:
                 await self._shared.purge(purge)
+            except NobodyTold:
+                pass  # the store has it now
             except StoreError:
                 self._owes_all = self._owes_all or every
                 self._owed |= owed

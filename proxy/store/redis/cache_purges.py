@@ -1,7 +1,8 @@
 """Purges over the fleet: what a process does to have heard of all of them.
 
 Rules:
-- Whoever purges writes and publishes in one step, so no purge is kept without being told.
+- Whoever purges writes and publishes in one step, so no purge is kept without being told; a user
+  that may not publish gets NobodyTold.
 - After a loss of the subscription: first it holds again, then what may have been missed is read,
   then the listener is `back`; so no purge falls between.
 - Whatever comes back from the server says up to which number bans are known and since when nothing
@@ -16,7 +17,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from proxy.store.ports import Purge, PurgeListener, StoreError
+from proxy.store.ports import NobodyTold, Purge, PurgeListener, StoreError
 from proxy.store.redis.cache_names import CacheNames, tag_hash, tag_hashes
 from proxy.store.redis.guarded_road import GuardedRoad
 from proxy.store.redis.link import ended
@@ -63,8 +64,9 @@ class SharedPurges:
         return self._last + 1
 
     async def purge(self, purge: Purge) -> int:
-        """As the port says. Raises StoreError."""
+        """As the port says. Raises StoreError; NobodyTold where it counts all the same."""
         text = json.dumps([purge.soft, purge.prefix, purge.tags], separators=(",", ":"))
+        channel = self._names.purges
         keys = (self._names.numbers, self._names.bans)
         args = (
             self.least,
@@ -72,12 +74,14 @@ class SharedPurges:
             b"s" if purge.soft else b"h",
             tag_hashes(dict.fromkeys(purge.tags)),
             b"" if purge.prefix is None else b"=" + purge.prefix.encode("latin-1"),
-            self._names.purges,
+            channel,
             text,
         )
-        number = int(await self._road.run(_PURGE, keys, args, size=len(text), must=True))
+        number, told = await self._road.run(_PURGE, keys, args, size=len(text), must=True)
         self._tell(purge, number)
-        return number
+        if not told:
+            raise NobodyTold(f"it is kept, but the store's user may not publish on {channel}")
+        return int(number)
 
     async def of(self, tags: Sequence[str], retention: int = 0) -> tuple[int, dict[bytes, int]]:
         """The last number, and those of the hard purges of these tags by `tag_hash`; the listener

@@ -1,6 +1,9 @@
 """Subscriptions: one connection of redis-py for all channels of a road, renewed when it is lost.
 
-Messages may be missed while it is down, and nobody can tell how many: every loss is told.
+Rules:
+- Messages may be missed while it is down, and nobody can tell how many: every loss is told.
+- A user without the right to subscribe hears nothing. The log has one line for that; rights that
+  come later are found.
 """
 
 import asyncio
@@ -8,6 +11,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+
+from redis.exceptions import NoPermissionError
 
 from proxy.store.redis.access import FAILURES, Access, Address, let_go
 from proxy.store.redis.link import NotServing, ended
@@ -17,6 +22,7 @@ log = logging.getLogger(__name__)
 PING_EVERY: Final = 2.0
 """Seconds of silence after which the server is asked for a sign of life; twice that ends it."""
 _WAIT: Final = 0.3  # seconds between two attempts
+_REFUSED_WAIT: Final = 2.0  # rights do not come by themselves; each attempt is in the server's log
 
 
 class Subscriptions:
@@ -31,6 +37,8 @@ class Subscriptions:
         self._task: asyncio.Task[None] | None = None
         self._pubsub: Any = None
         self._subscribing: set[asyncio.Task[None]] = set()
+        self._refused = False
+        """Whether the log has it that the user may not subscribe."""
         self.up = asyncio.Event()
         """Every channel is subscribed to."""
 
@@ -71,8 +79,12 @@ class Subscriptions:
 
     async def _keep(self) -> None:
         while True:
+            wait = _WAIT
             try:
                 await self._listen()
+            except NoPermissionError as error:
+                wait = _REFUSED_WAIT
+                self._refuse(error)
             except (*FAILURES, TimeoutError, NotServing) as error:
                 log.debug("redis: no subscription: %s", error)
             except Exception:  # one that ends here would never listen again
@@ -81,7 +93,14 @@ class Subscriptions:
                 self.up.clear()
                 for lost in self._lost:
                     lost()
-            await asyncio.sleep(_WAIT)
+            await asyncio.sleep(wait)
+
+    def _refuse(self, error: NoPermissionError) -> None:
+        if not self._refused:
+            self._refused = True
+            names = b", ".join(self._channels).decode()
+            log.warning("redis: the user may not subscribe to %s, so nothing is heard: %s",
+                        names, error)  # fmt: skip
 
     async def _listen(self) -> None:
         client = self._access.client(await self._find())
@@ -119,6 +138,7 @@ class Subscriptions:
                 confirmed += 1
                 if confirmed == len(self._channels):
                     self.up.set()
+                    self._refused = False
                     for back in self._back:
                         back()
             elif message["type"] == "message":
