@@ -28,6 +28,8 @@ from proxy.core.fields import Lines
 LEASE: Final = 10_000
 """Milliseconds that a claim holds without being renewed."""
 LONGEST_KEY: Final = 255
+MEMORY_BYTES: Final = 64 * 1024 * 1024
+"""What a store in memory has for all records together."""
 
 
 class State(Enum):

@@ -117,6 +117,14 @@ def test_a_route_of_some_of_the_methods_is_fine(tmp_path: Path) -> None:
             "[route, method]",
             "is the same for everybody: whoever knows a key could be given another's answer",
         ),
+        (
+            "[global, 'header:Idempotency-Key']",  # those that guess a key have its scope with it
+            "is the same for everybody: whoever knows a key could be given another's answer",
+        ),
+        (
+            "['header:idempotency-KEY|ip']",
+            "is an address, not a caller: those behind one share their keys",
+        ),
         ("['header:X-Api-Key|ip']", None),
         ("[ip, 'cookie:session']", None),
         ("[path.user]", None),
@@ -183,6 +191,27 @@ def test_memory_is_told_of(store: str, told: bool, tmp_path: Path) -> None:
     write(tmp_path, "policies.yaml", POLICY % "")
     said = f"policies.yaml:2:3: idempotency.x: warning: {MEMORY}"
     assert warnings(tmp_path, gateway(store=store)) == ([said] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("url", "max_body", "told"),
+    [
+        ("memory://", "64MiB", True),
+        ("memory://", "63MiB", False),
+        ("redis://h", "64MiB", False),
+    ],
+)
+def test_answers_that_memory_cannot_hold(
+    url: str, max_body: str, told: bool, tmp_path: Path
+) -> None:
+    write(tmp_path, "policies.yaml", POLICY % f"max_body: {max_body}")
+    said = [] if url != "memory://" else [f"policies.yaml:2:3: idempotency.x: warning: {MEMORY}"]
+    if told:
+        said.append(
+            "policies.yaml:2:46: idempotency.x.max_body: warning: "
+            "is more than memory:// can hold: it has 64MiB for all records together"
+        )
+    assert warnings(tmp_path, gateway(store=f"{{url: '{url}'}}")) == said
 
 
 @pytest.mark.parametrize(

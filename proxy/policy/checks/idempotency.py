@@ -4,7 +4,7 @@ store cannot keep, settings without effect, names that lead nowhere."""
 from collections.abc import Sequence
 from typing import Final
 
-from proxy.core.idempotency import SELDOM_FINAL
+from proxy.core.idempotency import MEMORY_BYTES, SELDOM_FINAL
 from proxy.policy.checks.captures import needed, refuse_dead_fallbacks, refuse_missing
 from proxy.policy.checks.lists import refuse_empty, refuse_repeats
 from proxy.policy.draft import Draft, Part
@@ -12,8 +12,8 @@ from proxy.policy.models.idempotency import IdempotencySection
 from proxy.policy.models.routes import RouteSection
 from proxy.policy.problem import suggest
 
-_ANYBODY: Final = frozenset(("global", "route", "method", "host"))
-"""Parts that say nothing of who sends a request."""
+_ANYBODY: Final = frozenset(("global", "route", "method", "host", "header:idempotency-key"))
+"""Parts that say nothing of who sends a request, in lower case."""
 
 
 def check(draft: Draft) -> None:
@@ -51,7 +51,7 @@ def _check_scope(
     if not scope:
         part.error('is empty: say whose keys they are, such as ["header:X-Api-Key"]', "scope")
     refuse_repeats(part, ("scope",), scope)
-    told = {choice for item in scope for choice in item.split("|")}
+    told = {choice.lower() for item in scope for choice in item.split("|")}
     if told and told <= _ANYBODY:
         message = "is the same for everybody: whoever knows a key could be given another's answer"
         part.warn(message, "scope")
@@ -96,6 +96,10 @@ def _check_store(draft: Draft, part: Part[IdempotencySection]) -> None:
         part.error("needs a Redis store: memory:// has no replicas", "replicas")
     else:
         part.warn("is kept by memory://: its records are this process's own, and end with it")
+    if part.has("max_body") and part.section.max_body >= MEMORY_BYTES:
+        room = MEMORY_BYTES // 1024**2
+        message = f"is more than memory:// can hold: it has {room}MiB for all records together"
+        part.warn(message, "max_body")
 
 
 def _check_workers(draft: Draft) -> None:

@@ -13,12 +13,11 @@ from itertools import count
 from typing import Final
 
 from proxy.core import idempotency
-from proxy.core.idempotency import Answer, Mine, Record, State, Terms, Verdict
+from proxy.core.idempotency import MEMORY_BYTES, Answer, Mine, Record, State, Terms, Verdict
 from proxy.store.news import News
 from proxy.store.ports import StoreError
 
 MOST_RECORDS: Final = 100_000
-MOST_BYTES: Final = 64 * 1024 * 1024
 _STEPS: Final = 2  # looks at due records per claim: more than it files, so no backlog grows
 
 # What CPython takes beside the text itself, measured: a record with its key, a field line.
@@ -44,7 +43,7 @@ class MemoryIdempotency:
         self,
         clock: Callable[[], int],
         max_records: int = MOST_RECORDS,
-        max_bytes: int = MOST_BYTES,
+        max_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._clock = clock
         self._max_records = max_records
