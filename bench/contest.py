@@ -5,6 +5,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -51,6 +52,27 @@ def tell_load_average(moment: str) -> None:
     """Prints what else the machine was doing at the `start` or the `end`."""
     figures = " ".join(f"{load:.1f}" for load in os.getloadavg())
     print(f"load average at the {moment}: {figures}", flush=True)
+
+
+def tell_noise(moment: str) -> None:
+    """Prints the load average, and what a busy process gets of each core while nothing is being
+    measured: all of it, if nobody else is at work."""
+    tell_load_average(moment)
+    shares = (f"{share_of(core):.0%} of core {core}" for core in (PROXY_CORE, LOAD_CORE))
+    print(f"    a busy process gets {' and '.join(shares)}", flush=True)
+
+
+def share_of(core: int, seconds: float = 0.3) -> float:
+    """The share of so much time on a core that this process gets when it asks for all of it."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        began, spent = time.perf_counter(), time.process_time()
+        while (taken := time.perf_counter() - began) < seconds:
+            pass
+        return (time.process_time() - spent) / taken
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def processor() -> str:

@@ -6,8 +6,9 @@ The gateway has what a user has on (bench/everything_on.py), the peers a limit p
 under test has one core; origin, Redis and what makes the load share the other. 1,000 different
 requests go over and over. The contestants of a row take turns in every round; a ratio is made
 within a round, and the table has its median, lowest and highest. The second table says how far the
-rounds of each lie apart: the noise of the machine. What is missing is left out, and stands as not
-measured. Exits with 1 where something that must be is not.
+rounds of each lie apart; that, the load average, and what a busy process gets of each core between
+the rows, are the noise of the machine. What is missing is left out, and stands as not measured.
+Exits with 1 where something that must be is not.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.contest import LOAD_CORE, ask, tell_conditions, tell_load_average
+from bench.contest import LOAD_CORE, ask, tell_conditions, tell_noise
 from bench.target_rows import ROWS, Ground
 from bench.tools import nginx_origin, redis_server
 from bench.verdicts import Verdict, spreads, table
@@ -24,7 +25,7 @@ from bench.verdicts import Verdict, spreads, table
 def main() -> int:
     asked = ask(str(__doc__), seconds=3, rows=tuple(ROWS))
     tell_conditions(asked)
-    tell_load_average("start")
+    tell_noise("start")
     verdicts: list[Verdict] = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -44,7 +45,7 @@ def main() -> int:
         for name in asked.rows:
             print(f"measuring {name}", file=sys.stderr, flush=True)
             verdicts += ROWS[name](ground)
-            tell_load_average(f"end of {name}")
+            tell_noise(f"end of {name}")
     print(f"\n{table(verdicts)}")
     if ground.spreads:
         print(f"\nNoise: how far the rounds lie apart\n\n{spreads(ground.spreads)}\n")
