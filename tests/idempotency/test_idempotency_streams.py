@@ -373,30 +373,36 @@ async def test_a_client_that_leaves_before_a_streamed_answer_ends(
     assert origin.executed == (1 if kept else 2)
 
 
-async def test_a_client_that_leaves_an_answer_that_is_too_large(
-    start_shop: StartShop, origin: Origin
+@pytest.mark.parametrize("reads", [0, 1000, 9000], ids=["nothing", "a little", "too much"])
+async def test_a_client_that_leaves_an_answer_without_an_end(
+    start_shop: StartShop, origin: Origin, reads: int
 ) -> None:
-    """It is read to its end all the same, and nothing of it is kept meanwhile."""
-    shop = await start_shop({"max_body": "1KiB"})
-    body = bytes(3_000_000)
-    head = message("HTTP/1.1 200 OK", f"Content-Length: {len(body) + 1}")
-    last = Gate(b".")
+    """Once it is known to be too large nobody needs more of it, and its connection is given up."""
+    shop = await start_shop({"max_body": "4KiB"})
+    ended = asyncio.Event()
 
     async def streams(wire: Wire, seen: Seen) -> None:
-        await wire.send(head + body[:2000])
-        while shop.gateway.connections():
-            await asyncio.sleep(0.005)
-        await wire.send(body[2000:])
-        await last(wire, seen)
+        await wire.send(message("HTTP/1.1 200 OK", CHUNKED))
+        try:
+            while True:
+                await wire.send(chunk(bytes(1000)))
+                await asyncio.sleep(0.002)
+        finally:
+            ended.set()
 
     origin.script = streams
-    await shop.leaves(post(), lambda: origin.executed, bytes(1000))
-    await until(lambda: last.waiting)
+    client = await shop.open()
+    await client.send(post())
+    await until(lambda: origin.executed)
+    await client.exactly(reads)
+    client.writer.transport.abort()
+    await client.close()
+    await asyncio.wait_for(ended.wait(), 8)
+    await shop.rests()
     trouble(await shop.pay(), 409, "idempotency-too-large")
     buffers = [one for one in gc.get_objects() if isinstance(one, Buffer)]
     assert sum(len(piece) for buffer in buffers for piece in buffer._pieces) < 500_000
-    last.open()
-    await shop.rests()
+    assert await shop.metric("in_flight_requests", upstream="origin") == 0
     assert origin.executed == 1
 
 

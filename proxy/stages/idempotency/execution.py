@@ -6,7 +6,8 @@ Rules:
   again.
 - Nothing was written: the key is free. Something was, and no whole answer came: the outcome is
   unknown. An answer of a status that is not kept frees the key.
-- An answer that outgrows `max_body` goes on to its client, and is known to be too large.
+- An answer that outgrows `max_body` goes on to its client, and is known to be too large. Once its
+  client has left, nobody needs more of it: it may have no end.
 """
 
 import asyncio
@@ -156,8 +157,9 @@ class Execution:
                     await self._claim.settle(State.TOO_LARGE)
                 elif size == length:
                     await self._record(recorded, buffer.whole() + piece)
-                if size <= most or buffer.readers:
-                    buffer.add(piece)
+                if size > most and not buffer.readers:
+                    return
+                buffer.add(piece)
                 if buffer.outgrown:
                     await buffer.paced()
             if size <= most:
