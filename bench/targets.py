@@ -8,10 +8,11 @@ requests go over and over. The contestants of a row take turns in every round; a
 within a round, and the table has its median, lowest and highest. The second table says how far the
 rounds of each lie apart; that, the load average, and what a busy process gets of each core between
 the rows, are the noise of the machine. What is missing is left out, and stands as not measured.
-Exits with 1 where something that must be is not.
+Exits with 1 where something that must be is not, or where a row failed.
 """
 
 import contextlib
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +28,7 @@ def main() -> int:
     tell_conditions(asked)
     tell_noise("start")
     verdicts: list[Verdict] = []
+    failed: list[str] = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o711)  # nginx's workers are another user, where this one is root
@@ -44,17 +46,22 @@ def main() -> int:
         )
         for name in asked.rows:
             print(f"measuring {name}", file=sys.stderr, flush=True)
-            verdicts += ROWS[name](ground)
+            try:
+                verdicts += ROWS[name](ground)
+            except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+                failed.append(f"{name}: {error}")  # the other rows are worth having
             tell_noise(f"end of {name}")
     print(f"\n{table(verdicts)}")
     if ground.spreads:
         print(f"\nNoise: how far the rounds lie apart\n\n{spreads(ground.spreads)}\n")
     for remark in ground.remarks:
         print(f"- {remark}")
+    for one in failed:
+        print(f"could not be measured: {one}", file=sys.stderr)
     missed = [f"{line.workload}, {line.peer}".rstrip(", ") for line in verdicts if line.missed]
     for one in missed:
         print(f"missed: {one}", file=sys.stderr)
-    return 1 if missed else 0
+    return 1 if missed or failed else 0
 
 
 if __name__ == "__main__":
