@@ -42,6 +42,7 @@ async def test_no_store_before_the_claim(
             assert (answer.status, is_replay(answer)) == (201, False)
         else:
             trouble(answer, 503, "idempotency-unavailable")
+            assert "gave no answer" in answer.json()["detail"]
             assert int(answer.get("Retry-After") or 0) >= 1
     relay.recover()
 

@@ -149,7 +149,8 @@ async def test_a_claim_that_was_lost_in_line(
     second = asyncio.create_task(shop.pay())
     await until(lambda: shop.at_work == 2)
     gate.open()
-    trouble(await first, 503, "idempotency-unavailable")
+    refused = trouble(await first, 503, "idempotency-unavailable")
+    assert "claim on this Idempotency-Key was lost" in refused.json()["detail"]
     assert (await second).status == 201
     assert (await other).status == 201
     assert is_replay(await shop.pay())

@@ -24,12 +24,19 @@ MOST_UNTOLD: Final = 64 * 1024 * 1024
 them pile up: what is beyond is known as executed, without its answer."""
 
 
-class Withheld(Exception):
-    """The request must not be sent: it could not be marked as sent. `reply` says so."""
+_NO_ANSWER: Final = "The store of idempotent requests gave no answer; the request was not sent."
+_LOST: Final = (
+    "The claim on this Idempotency-Key was lost, or too few replicas of the store have it; the "
+    "request was not sent."
+)
 
-    def __init__(self) -> None:
-        super().__init__("not marked as sent")
-        self.reply = unavailable()
+
+class Withheld(Exception):
+    """The request must not be sent: it could not be marked as sent. `reply` says why."""
+
+    def __init__(self, detail: str = _NO_ANSWER) -> None:
+        super().__init__(detail)
+        self.reply = unavailable(detail)
 
 
 class Untold:
@@ -102,7 +109,7 @@ class Claim:
         if not sent:
             log.warning("idempotency %s: a request was not sent: its claim was lost, or too few "
                         "replicas have it", plan.name)  # fmt: skip
-            raise Withheld
+            raise Withheld(_LOST)
 
     async def settle(self, outcome: State, answer: Answer | None = None) -> None:
         """Says what came of it; what the store does not take now is said again, beside whatever
@@ -182,10 +189,6 @@ class Claim:
             log.info("idempotency %s: a lease was not renewed: %s", self._plan.name, error)
 
 
-def unavailable() -> Reply:
+def unavailable(detail: str = _NO_ANSWER) -> Reply:
     """The answer where a request cannot be protected, and must be."""
-    return problem(
-        "idempotency-unavailable",
-        "The record of idempotent requests cannot be reached; the request was not sent.",
-        fields=(("Retry-After", "1"),),
-    )
+    return problem("idempotency-unavailable", detail, fields=(("Retry-After", "1"),))
