@@ -77,7 +77,7 @@ def calls(world: World, ex: Exchange) -> dict[str, Call]:
         return reuse.decide(stored, read_request(ex.fields), EPOCH)
 
     def plain() -> Reply:
-        reply = hit(ex, plan, caching)
+        reply = hit(ex, caching)
         assert reply is not None
         return reply
 

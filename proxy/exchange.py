@@ -98,8 +98,8 @@ class Exchange:
         """The route pattern's captures, as received (raw)."""
 
         # May they: set by stages.limits, read by stages.response.
-        self.admission: Lines = []
-        """RateLimit fields for the answer."""
+        self.admission = ""
+        """RateLimit fields for the answer, as text (`core.fields.written`)."""
         self.said: list[tuple[LimitVariant, Decision]] = []
         self.charges: Sequence[Charge] = ()
         """What the enforced limits said; what was charged last, to be given back in need."""

@@ -31,9 +31,12 @@ class Flow:
         """The request's Reply; never raises for what a client, an upstream or a store did."""
         reply = identity.resolve(ex) or route.find(ex)
         if reply is None:
-            reply = await limits.admit(ex, self._limits)
+            verdict = limits.admit(ex, self._limits)
+            reply = verdict if verdict is None or isinstance(verdict, Reply) else await verdict
         if reply is None:
-            reply = await idempotency.through(ex, self._fetch, self._replaying)
+            reply = cache.hit(ex, self._caching) or await idempotency.through(
+                ex, self._fetch, self._replaying
+            )
         return response.finish(ex, reply)
 
     def _fetch(self, ex: Exchange) -> Awaitable[Reply]:

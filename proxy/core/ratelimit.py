@@ -11,11 +11,9 @@ Rules:
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import inf
 from typing import Any, Literal, Protocol
 
-from proxy.core.fields import Lines
 from proxy.core.limits.decision import Decision, Quota
 from proxy.core.message import Reply
 from proxy.core.problems import QUOTA_EXCEEDED, REDUCED_CAPACITY, typed_problem
@@ -24,10 +22,13 @@ Style = Literal["standard", "legacy", "both", "off"]
 
 
 class Limited(Protocol):
-    """A limit as its headers need it: its name, RateLimit-Policy's q, and its policy item."""
+    """A limit as its headers need it: its name (as such, and as an RFC 9651 String),
+    RateLimit-Policy's q, and its policy item."""
 
     @property
     def limit(self) -> str: ...
+    @property
+    def sf_name(self) -> str: ...
     @property
     def quota(self) -> int: ...
     @property
@@ -53,52 +54,39 @@ def seconds(microseconds: int) -> int:
     return -(-microseconds // 1_000_000)
 
 
-def tightest(limits: Sequence[Limited], decisions: Sequence[Decision]) -> int:
-    """The place of the limit that RateLimit speaks of: see the module; the first of equals, on
-    admission the one that takes longest to give more."""
-    best = 0
+Said = tuple[Limited, Decision]
+"""An enforced limit, and what it decided."""
+
+
+def tightest(said: Sequence[Said]) -> Said:
+    """What RateLimit speaks of: see the module; the first of equals, on admission the one that
+    takes longest to give more."""
+    best = said[0]
     least, longest = inf, -1
-    for place, decision in enumerate(decisions):
-        if decision.allowed:
-            share, wait = decision.remaining / limits[place].quota, decision.reset
-        else:  # smaller than any share left
-            share, wait = -1.0, decision.retry_after
+    for one in said:
+        limit, (allowed, left, reset, retry_after, _) = one
+        # A denial is smaller than any share left.
+        share, wait = (left / limit.quota, reset) if allowed else (-1.0, retry_after)
         if share < least or (share == least and wait > longest):
-            best, least, longest = place, share, wait
+            best, least, longest = one, share, wait
     return best
 
 
-def ratelimit_fields(
-    limits: Sequence[Limited], decisions: Sequence[Decision], style: Style
-) -> Lines:
-    """The answer's field lines for its enforced limits and what each decided (none: no lines)."""
-    if not limits or style == "off":
-        return []
-    place = tightest(limits, decisions) if len(limits) > 1 else 0
-    limit = limits[place]
-    decision = decisions[place]
-    left = decision.remaining
-    wait = seconds(decision.reset)
-    lines: Lines = []
-    if style != "legacy":
-        policies = limits[0].policy_item
-        for other in limits[1:]:
-            policies = f"{policies}, {other.policy_item}"
-        lines = [
-            ("RateLimit-Policy", policies),
-            ("RateLimit", f"{_name(limit.policy_item)};r={left};t={wait}"),
-        ]
-    if style != "standard":
-        lines.append(("X-RateLimit-Limit", str(limit.quota)))
-        lines.append(("X-RateLimit-Remaining", str(left)))
-        lines.append(("X-RateLimit-Reset", str(wait)))
-    return lines
-
-
-@lru_cache(maxsize=1024)
-def _name(item: str) -> str:
-    """The name as a String, with which the item of a policy begins."""
-    return item[: item.rindex(";q=")]
+def ratelimit_fields(said: Sequence[Said], style: Style) -> str:
+    """The answer's field lines for its enforced limits (none: no lines), as text: "Name: value",
+    each with its CRLF."""
+    if not said or style == "off":
+        return ""
+    limit, (_, left, reset, _, _) = tightest(said) if len(said) > 1 else said[0]
+    wait = -(-reset // 1_000_000)
+    if style == "standard":
+        policies = ", ".join([one.policy_item for one, _ in said])
+        return f"RateLimit-Policy: {policies}\r\nRateLimit: {limit.sf_name};r={left};t={wait}\r\n"
+    legacy = (
+        f"X-RateLimit-Limit: {limit.quota}\r\nX-RateLimit-Remaining: {left}\r\n"
+        f"X-RateLimit-Reset: {wait}\r\n"
+    )
+    return legacy if style == "legacy" else ratelimit_fields(said, "standard") + legacy
 
 
 def retry_after(decisions: Sequence[Decision]) -> int:
@@ -106,10 +94,10 @@ def retry_after(decisions: Sequence[Decision]) -> int:
     return max(1, seconds(max(decision.retry_after for decision in decisions)))
 
 
-def too_many_requests(limits: Sequence[Limited], decisions: Sequence[Decision]) -> Reply:
-    """The 429 for the limits that denied (all of them are given) and what each decided."""
-    names = [limit.limit for limit in limits]
-    wait = retry_after(decisions)
+def too_many_requests(denials: Sequence[Said]) -> Reply:
+    """The 429 for the limits that denied (all of them are given)."""
+    names = [limit.limit for limit, _ in denials]
+    wait = retry_after([decision for _, decision in denials])
     members: dict[str, Any] = {"violated-policies": names}
     what = f"the limit {names[0]}" if len(names) == 1 else f"the limits {', '.join(names)}"
     return typed_problem(

@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from proxy.core.http1.request import HeadError, RequestHead, parse_request_head
 from proxy.edge.body import NO_BODY
-from proxy.edge.driving import Driven
+from proxy.edge.driving import ENDED, Driven, begun
 from proxy.edge.writer import ClientGone
 
 if TYPE_CHECKING:
@@ -101,13 +101,12 @@ class ExpressLane(RequestHandler):
             return False
         serving = self._serve_express(head)
         try:
-            awaited = serving.send(None)
-        except StopIteration:
-            return True
+            awaited = begun(serving)
         except (Exception, asyncio.CancelledError) as error:
             self._arrived(error)
             return True
-        self._express = Driven(serving, awaited, self._arrived)
+        if awaited is not ENDED:
+            self._express = Driven(serving, awaited, self._arrived)
         return True
 
     async def _serve_express(self, head: RequestHead) -> None:

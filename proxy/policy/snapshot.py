@@ -22,6 +22,7 @@ from proxy.core.keys import KeyTemplate, WhenRule
 from proxy.core.limits.decision import Algorithm
 from proxy.core.matching import Rewrite, RouteTable
 from proxy.core.message import Upstream
+from proxy.core.ratelimit import sf_string
 from proxy.core.retries import Budget, RetryTerms
 from proxy.core.store_urls import StoreUrl
 from proxy.metrics import CacheTally, IdempotencyTally, LimitTally, RouteTally, UpstreamTally
@@ -262,6 +263,11 @@ class LimitVariant:
     shadow: bool
     on_failure: Literal["local", "allow", "deny"] = "local"
     """What becomes of this limit while the shared store is in trouble."""
+    sf_name: str = field(init=False, repr=False, compare=False)
+    """The limit's name as an RFC 9651 String."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sf_name", sf_string(self.limit))
 
 
 @dataclass(frozen=True, slots=True)

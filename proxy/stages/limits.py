@@ -12,7 +12,7 @@ Rules:
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
 from proxy.core.limits.decision import Decision
@@ -46,13 +46,17 @@ class Preview(NamedTuple):
     shadow: bool
 
 
-async def admit(ex: Exchange, store: LimitStore) -> Reply | None:
-    """Charges the limits that every request of the route is charged. None to go on, else the 429
-    (or the 400 of a bad cost)."""
+Verdict = Reply | Awaitable[Reply | None] | None
+"""None to go on, else the 429 (or the 400 of a bad cost, the 503 of a store in trouble); an
+awaitable of it where the store, or a leaky_bucket, makes the request wait."""
+
+
+def admit(ex: Exchange, store: LimitStore) -> Verdict:
+    """Charges the limits that every request of the route is charged."""
     route = ex.route
     if route is None or not route.first_limits:
         return None
-    return await _admit(ex, route.first_limits, store)
+    return _charge(ex, route.first_limits, store)
 
 
 async def admit_miss(ex: Exchange, store: LimitStore) -> Reply | None:
@@ -62,47 +66,73 @@ async def admit_miss(ex: Exchange, store: LimitStore) -> Reply | None:
     if route is None or not route.miss_limits:
         return None
     before = ex.charges
-    refusal = await _admit(ex, route.miss_limits, store)
+    refusal = await _awaited(_charge(ex, route.miss_limits, store))
     if refusal is not None and before:
         await store.give_back(before)
     return refusal
 
 
-async def _admit(ex: Exchange, plans: Sequence[LimitPlan], store: LimitStore) -> Reply | None:
+def _charge(ex: Exchange, plans: Sequence[LimitPlan], store: LimitStore) -> Verdict:
     charges: list[Charge] = []
     asked: list[LimitPlan] = []
     for plan in plans:
         variant = choose(plan, ex) if plan.overrides else plan.base
         if variant is None:
             continue
-        try:
-            cost = variant.cost if variant.cost is not None else _stated_cost(variant, ex)
-        except CostError as error:
-            if not variant.shadow:
-                return problem("bad-request", str(error))
-            _shadow_denied(ex, plan)
-            continue
+        cost = variant.cost
+        if cost is None:
+            try:
+                cost = _stated_cost(variant, ex)
+            except CostError as error:
+                if not variant.shadow:
+                    return problem("bad-request", str(error))
+                _shadow_denied(ex, plan)
+                continue
         charges.append(Charge(variant, plan.key.digest(ex), cost, variant.shadow))
         asked.append(plan)
     if not charges:
         return None
+    decide = store.decide
+    if decide is None:
+        return _asked(ex, asked, charges, store)
+    return _decided(ex, asked, charges, decide(charges))
+
+
+async def _asked(
+    ex: Exchange, asked: list[LimitPlan], charges: list[Charge], store: LimitStore
+) -> Reply | None:
     try:
         decisions = await store.admit(charges)
     except Unavailable as trouble:
         return temporarily_reduced(trouble.limit)
+    return await _awaited(_decided(ex, asked, charges, decisions))
+
+
+def _decided(
+    ex: Exchange,
+    asked: list[LimitPlan],
+    charges: list[Charge],
+    decisions: Sequence[Decision | None],
+) -> Verdict:
     delay = _count(ex, asked, charges, decisions)
-    if not ex.denied:
-        ex.charges = charges
-    else:
-        refusing = [
-            (charge.variant, decision)
-            for charge, decision in zip(charges, decisions, strict=True)
-            if decision is not None and not (decision.allowed or charge.shadow)
-        ]
-        return too_many_requests([v for v, _ in refusing], [d for _, d in refusing])
-    if delay:
-        await asyncio.sleep(delay / 1_000_000)
-    return None
+    if ex.denied:
+        return too_many_requests(
+            [
+                (charge.variant, decision)
+                for charge, decision in zip(charges, decisions, strict=True)
+                if decision is not None and not (decision.allowed or charge.shadow)
+            ]
+        )
+    ex.charges = charges
+    return _delayed(delay) if delay else None
+
+
+async def _delayed(microseconds: int) -> None:
+    await asyncio.sleep(microseconds / 1_000_000)
+
+
+async def _awaited(verdict: Verdict) -> Reply | None:
+    return verdict if verdict is None or isinstance(verdict, Reply) else await verdict
 
 
 def choose(plan: LimitPlan, ex: Exchange) -> LimitVariant | None:
@@ -139,30 +169,27 @@ def _count(
     """Counts and logs what each limit said, sets the answer's fields and the names of those that
     denied, and returns the longest delay in microseconds."""
     delay = 0
-    variants = [variant for variant, _ in ex.said] if ex.said else []
-    said = [decision for _, decision in ex.said] if ex.said else []
-    for place, decision in enumerate(decisions):
-        plan, charge = asked[place], charges[place]
+    said = ex.said
+    for plan, charge, decision in zip(asked, charges, decisions, strict=True):
         if decision is None:  # let through uncounted: nothing is known of it, nothing is said
             plan.tally.allowed += 1
             continue
+        allowed, _, _, _, wait = decision
         if charge.shadow:
-            if decision.allowed:
+            if allowed:
                 plan.tally.allowed += 1
             else:
                 _shadow_denied(ex, plan)
             continue
-        if decision.allowed:
+        if allowed:
             plan.tally.allowed += 1
-            if decision.delay > delay:
-                delay = decision.delay
+            if wait > delay:
+                delay = wait
         else:
             plan.tally.denied += 1
             ex.denied += (plan.name,)
-        ex.said.append((charge.variant, decision))
-        variants.append(charge.variant)
-        said.append(decision)
-    ex.admission = ratelimit_fields(variants, said, ex.snapshot.server.ratelimit_headers)
+        said.append((charge.variant, decision))
+    ex.admission = ratelimit_fields(said, ex.snapshot.server.ratelimit_headers)
     return delay
 
 

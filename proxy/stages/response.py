@@ -8,7 +8,7 @@ Rules:
 - X-Request-Id is on every answer; Via says that an upstream's answer passed through here.
 """
 
-from proxy.core.fields import Lines, written
+from proxy.core.fields import Lines, read_written, written
 from proxy.core.headers import PSEUDONYM, apply_edits
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
@@ -24,10 +24,7 @@ def finish(ex: Exchange, reply: Reply) -> Reply:
     edits = None if route is None else route.response_headers
     head = reply.head
     if isinstance(head, str) and edits is None:
-        head = f"{head}{_VIA_TEXT}X-Request-Id: {ex.request_id}\r\n"
-        for name, value in ex.admission:
-            head = f"{head}{name}: {value}\r\n"
-        reply.head = head
+        reply.head = f"{head}{_VIA_TEXT}X-Request-Id: {ex.request_id}\r\n{ex.admission}"
         return reply
     lines = reply.fields
     if reply.origin:
@@ -39,7 +36,7 @@ def finish(ex: Exchange, reply: Reply) -> Reply:
     if edits is not None:
         lines = _edited(lines, edits, reply)
     if ex.admission:
-        lines = _with_admission(lines, ex.admission)
+        lines = _with_admission(lines, read_written(ex.admission))
     reply.fields = lines
     return reply
 

@@ -1,7 +1,7 @@
 """What the gateway asks of a store. Every store passes the same conformance suite per port.
 
-A store that needs no I/O never suspends: `await store.admit(...)` on the memory store runs to its
-end in one step, so a request that it denies costs no task.
+A store that needs no I/O never suspends, and decides limits without a coroutine (`decide`), so a
+request that the memory store denies costs no task.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -72,6 +72,10 @@ class Unavailable(Exception):
 
 class LimitStore(Protocol):
     """Where limits count."""
+
+    @property
+    def decide(self) -> "Callable[[Sequence[Charge]], Sequence[Decision]] | None":
+        """`admit`, at once and never in trouble; None where the answer takes I/O."""
 
     async def admit(self, charges: Sequence[Charge]) -> "Sequence[Decision | None]":
         """Checks all, then charges all or none; one Decision per charge, in order.

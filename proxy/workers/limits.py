@@ -10,6 +10,8 @@ class FleetLimits:
     """A LimitStore over the supervisor's own road to the store. `tell(space, key)` has every
     worker forget the key too: what it remembers of denials, and what it counted by itself."""
 
+    decide = None
+
     def __init__(self, store: LimitStore, tell: Callable[[str, bytes], Awaitable[None]]) -> None:
         self._store = store
         self._tell = tell

@@ -50,7 +50,11 @@ def exchange(chosen: CachePlan, lines: Lines, method: str = "GET") -> Exchange:
         snapshot, method, "/a?b", 11, Fields(lines), authority="h", scheme="http", peer="192.0.2.9"
     )
     route: Any = SimpleNamespace(
-        name="r", request_headers=None, cache=chosen, cache_space=space("c", "r")
+        name="r",
+        request_headers=None,
+        idempotency=None,
+        cache=chosen,
+        cache_space=space("c", "r"),
     )
     ex.route = route
     return ex
@@ -122,7 +126,7 @@ def compared(dice: Random) -> bool:
         caching.purges.purged(Purge(("t",), soft=purge == "soft"), (NOW - 1000) * 1000)
     caching.purges.since = pick([None] * 8 + [NOW - 1, NOW, NOW + 1])
 
-    short = hit(ex, chosen, caching)
+    short = hit(ex, caching)
     counted = (chosen.tally.hit, dict(chosen.tally.last))
     chosen.tally.hit = 0
     look = Look(ex, chosen, caching, unasked, unasked)
@@ -148,7 +152,7 @@ def compared(dice: Random) -> bool:
 
 def test_what_nearly_every_request_is() -> None:
     chosen = plan(1.0)
-    reply = hit(exchange(chosen, [("Accept", "*/*")]), chosen, caching_with(held(STORED)))
+    reply = hit(exchange(chosen, [("Accept", "*/*")]), caching_with(held(STORED)))
     assert reply is not None
     assert isinstance(reply.head, str)
     assert reply.fields == [*LINES, ("Age", "0"), ("Cache-Status", "sluicegate; hit; ttl=60")]
@@ -161,40 +165,53 @@ def test_the_variant_that_matches(language: str) -> None:
         for name in ("de", "en")
     ]
     chosen, caching = plan(), caching_with(*variants)
-    reply = hit(exchange(chosen, [("Accept-Language", language)]), chosen, caching)
+    reply = hit(exchange(chosen, [("Accept-Language", language)]), caching)
     assert reply is not None
     assert reply.reason == language
-    assert hit(exchange(chosen, [("Accept-Language", "fr")]), chosen, caching) is None
+    assert hit(exchange(chosen, [("Accept-Language", "fr")]), caching) is None
 
 
 @pytest.mark.parametrize("line", [*UNUSUAL, ("If-Match", "*"), ("If-Unmodified-Since", "x")])
 def test_a_request_that_asks_for_something(line: tuple[str, str]) -> None:
     chosen = plan()
-    assert hit(exchange(chosen, [line]), chosen, caching_with(held(STORED))) is None
+    assert hit(exchange(chosen, [line]), caching_with(held(STORED))) is None
+
+
+def test_what_may_be_claimed_first() -> None:
+    ex = exchange(plan(), [])
+    route: Any = ex.route
+    route.idempotency = object()
+    assert hit(ex, caching_with(held(STORED))) is None
+    route.idempotency = route.cache = None
+    assert hit(ex, caching_with(held(STORED))) is None
+
+
+def test_another_method() -> None:
+    assert hit(exchange(plan(), [], "QUERY"), caching_with(held(STORED))) is None
 
 
 def test_a_request_with_a_body_or_an_upgrade() -> None:
     chosen, caching = plan(), caching_with(held(STORED))
     ex = exchange(chosen, [])
     ex.upgrade = "websocket"
-    assert hit(ex, chosen, caching) is None
+    assert hit(ex, caching) is None
     ex = exchange(chosen, [])
     body: Any = object()
     ex.body = body
-    assert hit(ex, chosen, caching) is None
+    assert hit(ex, caching) is None
 
 
 def test_its_last_moment() -> None:
     chosen = plan()
     fresh, stale = (caching_with(held(STORED), now=NOW + after) for after in (59_999, 60_000))
-    reply = hit(exchange(chosen, []), chosen, fresh)
+    reply = hit(exchange(chosen, []), fresh)
     assert reply is not None
     assert reply.fields[-2:] == [("Age", "59"), ("Cache-Status", "sluicegate; hit; ttl=0")]
-    assert hit(exchange(chosen, []), chosen, stale) is None
+    assert hit(exchange(chosen, []), stale) is None
 
 
 def test_one_that_may_be_refreshed_early() -> None:
     chosen = plan(1.0)
     lasting, ending = (caching_with(held(replace(STORED, cost=cost))) for cost in (1875, 1876))
-    assert hit(exchange(chosen, []), chosen, lasting) is not None
-    assert hit(exchange(chosen, []), chosen, ending) is None
+    assert hit(exchange(chosen, []), lasting) is not None
+    assert hit(exchange(chosen, []), ending) is None

@@ -14,7 +14,7 @@ def finish(reply: Reply, edits: HeaderEdits | None = None, admission: Lines | No
     ex = exchange()
     ex.request_id = "id-1"
     ex.route = route_plan("r", edits)
-    ex.admission = admission or []
+    ex.admission = written(admission or [])
     assert response.finish(ex, reply) is reply
     return reply.fields
 
@@ -105,7 +105,7 @@ def test_text_is_finished_as_lines_are(edits: HeaderEdits | None, admission: Lin
 
 def test_what_is_stored_stays_text() -> None:
     ex = exchange()
-    ex.request_id, ex.route, ex.admission = "id-1", route_plan("r"), OURS
+    ex.request_id, ex.route, ex.admission = "id-1", route_plan("r"), written(OURS)
     reply = Reply(200, "Date: then\r\n", origin=True)
     assert response.finish(ex, reply).head == written([("Date", "then"), VIA, ID, *OURS])
 

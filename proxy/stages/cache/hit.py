@@ -13,7 +13,6 @@ from proxy.core.cache.keys import primary
 from proxy.core.cache.seen import Seen
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
-from proxy.policy.snapshot import CachePlan
 from proxy.stages.cache.caching import Caching
 from proxy.store.memory.cache import Held, Shelf
 from proxy.store.memory.purges import VALID
@@ -29,12 +28,21 @@ _UNUSUAL: Final = frozenset(
 _HIT: Final = f"{cache_status.NAME}: {cache_status.HIT}"
 
 
-def hit(ex: Exchange, plan: CachePlan, caching: Caching) -> Reply | None:
+def hit(ex: Exchange, caching: Caching) -> Reply | None:
     """The stored answer to a plain GET or HEAD; None where there is more to be looked at."""
-    if ex.body is not None or ex.upgrade is not None or not _UNUSUAL.isdisjoint(ex.fields.index):
+    route = ex.route
+    assert route is not None
+    plan = route.cache
+    if (
+        plan is None
+        or ex.method not in ("GET", "HEAD")
+        or route.idempotency is not None  # whether it asks for a claim is another stage's to say
+        or ex.body is not None
+        or ex.upgrade is not None
+        or not _UNUSUAL.isdisjoint(ex.fields.index)
+    ):
         return None
-    assert ex.route is not None
-    shelf = caching.memory.get(primary(plan.key, ex.route.cache_space, ex))
+    shelf = caching.memory.get(primary(plan.key, route.cache_space, ex))
     if not shelf:
         return None
     held: Held | None = shelf[0]

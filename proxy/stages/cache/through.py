@@ -14,7 +14,6 @@ from proxy.stages.cache.caching import Caching
 from proxy.stages.cache.changes import pass_by
 from proxy.stages.cache.fetch import Failed, Fetch, Revalidated, Storable
 from proxy.stages.cache.flight import Flight
-from proxy.stages.cache.hit import hit
 from proxy.stages.cache.look import Ask, Charge, Look
 from proxy.stages.cache.outcomes import handed, joined, led, settled, spared
 from proxy.stages.cache.sharing import consult, may_be_shared
@@ -31,9 +30,6 @@ async def through(ex: Exchange, ask: Ask, charge: Charge, caching: Caching) -> R
     plan = ex.route.cache
     if plan is None or ex.method not in ("GET", "HEAD"):
         return await pass_by(ex, ask, charge, caching, "method")
-    reply = hit(ex, plan, caching)
-    if reply is not None:
-        return reply
     if ex.body is not None or ex.upgrade is not None or conditionals.must_forward(ex.fields):
         return await pass_by(ex, ask, charge, caching, "bypass")
     look = Look(ex, plan, caching, ask, charge)
