@@ -18,10 +18,19 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from bench.hit_path import ANSWER, REQUESTS, HitPath, least, reference, request
+from bench.hit_path import BODY, REQUESTS, HitPath, least, reference, request
+from proxy.core.dates import imf_fixdate
 from proxy.edge.upstream.connection import Connection
 from proxy.edge.upstream.pool import Pool
 from proxy.loops import loop_factory
+
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx/1.24.0\r\nDate: %b\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: keep-alive\r\n"
+    b'ETag: "69239f10-320"\r\nCache-Control: max-age=600\r\n\r\n%b'
+    % (imf_fixdate(int(time.time())).encode(), len(BODY), BODY)
+)
+"""As nginx would have said it: every server with a clock sends Date (RFC 9110 §6.6.1)."""
 
 
 class Origin(asyncio.Transport):

@@ -36,6 +36,9 @@ HOP_BY_HOP: Final = frozenset(
 FRAMING: Final = HOP_BY_HOP | {"content-length", "expect", "host"}
 """Names that no configuration may edit: each hop makes its own."""
 
+RESPONSE_DROP: Final = HOP_BY_HOP | {"content-length"}
+"""Names that are never in an answer's end-to-end lines."""
+
 FORWARDING: Final = frozenset(
     {
         "cf-connecting-ip", "forwarded", "true-client-ip", "x-client-ip", "x-cluster-client-ip",
@@ -51,7 +54,6 @@ FORWARDING: Final = frozenset(
 _OURS = FRAMING | {
     "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
 }  # fmt: skip
-_RESPONSE_DROP = HOP_BY_HOP | {"content-length"}
 _NOTHING: dict[str, str] = {}
 _NONE: Final[frozenset[str]] = frozenset()
 _VIA = {10: f"1.0 {PSEUDONYM}", 11: f"1.1 {PSEUDONYM}"}
@@ -211,7 +213,7 @@ def forward_response_lines(lines: Lines) -> Lines:
     listed: frozenset[str] = frozenset()
     for line in lines:
         low = line[0].lower()
-        if low not in _RESPONSE_DROP:
+        if low not in RESPONSE_DROP:
             kept.append(line)
         elif low == "connection":
             listed |= connection_options(line[1])

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core.fields import Lines, read_written, written
+from proxy.core.headers import forward_response_lines
 from proxy.core.http1.body import FramingError
 from proxy.core.http1.response import (
     MAX_FIELDS,
@@ -324,3 +326,34 @@ def test_any_split_gives_the_same_answer(
     assert heard.content == body
     assert parser.done
     assert parser.rest == b""
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                "Date X Set-Cookie X-Request-ID Connection Keep-Alive TE %s X-RateLimit-A".split()
+            ),
+            st.sampled_from(["a", "keep-alive", "x, close", "%s", "TE", ""]),
+        ),
+        max_size=6,
+    )
+)
+def test_what_goes_on_is_the_same_as_text_and_as_lines(lines: Lines) -> None:
+    text = written(lines).encode("latin-1")
+    head = final(OK + text + b"Content-Length: 0\r\n\r\n")
+    goes_on = head.end_to_end()
+    if isinstance(goes_on, str):
+        assert "date: " in goes_on.lower()
+        assert "x-ratelimit" not in goes_on.lower()
+        goes_on = read_written(goes_on)
+        lines = [line for line in lines if line[0].lower() != "x-request-id"]
+    assert goes_on == forward_response_lines(lines)
+
+
+def test_a_usual_answer_goes_on_as_text() -> None:
+    head = final(
+        b"HTTP/1.1 200 OK\r\nDate: x\r\nConnection: keep-alive\r\nX-Request-Id: theirs\r\n"
+        b"Content-Length: 0\r\nETag: y\r\n\r\n"
+    )
+    assert head.end_to_end() == "Date: x\r\nETag: y\r\n"

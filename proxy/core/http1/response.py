@@ -11,26 +11,31 @@ repaired, since what we repair another reader may read differently:
 """
 
 import re
+from functools import lru_cache
+from typing import Final
 
 from proxy.core.fields import Lines
+from proxy.core.headers import HOP_BY_HOP, RESPONSE_DROP, forward_response_lines
 from proxy.core.http1.body import ChunkedDecoder, Decoder, FramingError, LengthDecoder, UntilClose
+from proxy.core.layouts import Layouts, Names, form
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 200
 MAX_INTERIM = 100
 
-_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*))?(?=\r\n)")
-# Each match begins at the CRLF before its line and ends in front of its own. So where there are
-# as many matches as lines, every line is a field line from end to end: one pass splits and checks.
-# Nothing is given back once matched (the "+" behind a repetition), so time is linear.
-_FIELD_LINES = re.compile(
-    r"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)(?=\r\n)"
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+# Each match is a line from end to end, so where nothing is left between the matches every line is a
+# field line: one pass splits and checks. Nothing is given back once matched (the "+" behind a
+# repetition), and a match can only begin with a line, so time is linear.
+_FIELD_LINE = re.compile(
+    r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)\r\n", re.MULTILINE
 )
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _KEEP_ALIVE_TIMEOUT = re.compile(r"(?:^|[,; \t])timeout[ \t]*=[ \t]*\"?([0-9]{1,9})", re.IGNORECASE)
 _MATTERS = frozenset(
     ("connection", "content-length", "keep-alive", "transfer-encoding", "upgrade")
 )  # fmt: skip
+_RETOLD: Final = RESPONSE_DROP | {"x-request-id"}
 _NO_OPTIONS: frozenset[str] = frozenset()
 _USUAL_OPTIONS = {name: frozenset((name,)) for name in ("close", "keep-alive")}
 
@@ -44,8 +49,31 @@ class InvalidResponse(Exception):
         self.detail = detail
 
 
+class _Layout:
+    """What the field names of a head tell of it.
+
+    `framing`: the lower-case name and place of each line that matters to us.
+    `text`: the form of the lines that go on to a client, where the text they make is a Reply's
+    (with Date; X-Request-Id is made anew, X-RateLimit may be); else None.
+    """
+
+    __slots__ = ("framing", "text")
+
+    def __init__(self, names: Names) -> None:
+        lower = [name.lower() for name in names]
+        self.framing = [(low, place) for place, low in enumerate(lower) if low in _MATTERS]
+        self.text = form(names, _RETOLD) if "date" in lower and not _rated(lower) else None
+
+
+def _rated(names: list[str]) -> bool:
+    return any(name.startswith("x-ratelimit-") for name in names)
+
+
+_LAYOUTS: Final = Layouts(_Layout)
+
+
 class ResponseHead:
-    """One head, interim or final, with all its field lines.
+    """One head, interim or final, with all its field lines: a name and a value each.
 
     `length`: Content-Length, also where it only describes (HEAD, 304); None where absent.
     `body`: the body's length where it is known beforehand (0: none); None where it is `chunked`,
@@ -60,20 +88,26 @@ class ResponseHead:
         "chunked",
         "keep_alive",
         "keep_alive_timeout",
+        "layout",
         "length",
-        "lines",
+        "names",
         "options",
         "reason",
         "status",
         "upgrade",
+        "values",
         "version",
     )
 
-    def __init__(self, version: int, status: int, reason: str, lines: Lines) -> None:
+    def __init__(
+        self, version: int, status: int, reason: str, names: Names, values: list[str]
+    ) -> None:
         self.version = version
         self.status = status
         self.reason = reason
-        self.lines = lines
+        self.names = names
+        self.values = values
+        self.layout = _LAYOUTS[names]
         self.length: int | None = None
         self.body: int | None = 0
         self.chunked = False
@@ -81,6 +115,19 @@ class ResponseHead:
         self.keep_alive_timeout: int | None = None
         self.options = _NO_OPTIONS
         self.upgrade: str | None = None
+
+    @property
+    def lines(self) -> Lines:
+        """All of them, hop by hop too."""
+        return list(zip(self.names, self.values, strict=True))
+
+    def end_to_end(self) -> Lines | str:
+        """What of a final head goes on to the client, as `Reply.head` has it: as text where nothing
+        of it has to be looked at line by line."""
+        text = self.layout.text
+        if text is None or not self.options <= HOP_BY_HOP:
+            return forward_response_lines(self.lines)
+        return text % tuple(self.values)
 
 
 class ResponseParser:
@@ -178,33 +225,41 @@ def _parse(raw: bytes) -> ResponseHead:
     """A head from its bytes, up to and with the CRLF of its last line."""
     if len(raw) > MAX_HEAD_BYTES:
         raise InvalidResponse("head-too-large", "the head exceeds its limit")
-    text = raw.decode("latin-1")
-    start = _STATUS_LINE.match(text)
-    if start is None:
-        raise InvalidResponse("status-line", "the status line is not HTTP/1.0 or HTTP/1.1")
-    begin = start.end()
-    lines: Lines = _FIELD_LINES.findall(text, begin)
-    if len(lines) != text.count("\n", begin) - 1:
+    start, _, lines = raw.decode("latin-1").partition("\r\n")
+    version, status, reason = _status(start)
+    parts = _FIELD_LINE.split(lines)  # what is between two matches, a name, a value, in turns
+    if any(parts[::3]):
         raise InvalidResponse("field-line", "a header line is malformed")
-    if len(lines) > MAX_FIELDS:
+    names = tuple(parts[1::3])
+    values = parts[2::3]
+    if len(names) > MAX_FIELDS:
         raise InvalidResponse("too-many-fields", "the head has too many fields")
-    if " \r\n" in text or "\t\r\n" in text:
-        lines = [(name, value.rstrip(" \t")) for name, value in lines]
-    minor, digits, reason = start.groups("")
+    if " \r\n" in lines or "\t\r\n" in lines:
+        values = [value.rstrip(" \t") for value in values]
+    return ResponseHead(version, status, reason, names, values)
+
+
+@lru_cache(maxsize=64)  # an upstream says the same few again and again
+def _status(line: str) -> tuple[int, int, str]:
+    """Version, status and reason."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise InvalidResponse("status-line", "the status line is not HTTP/1.0 or HTTP/1.1")
+    minor, digits, reason = match.groups("")
     status = int(digits)
     if not 100 <= status <= 599:
         raise InvalidResponse("status", "the status is not 100 to 599")
-    return ResponseHead(11 if minor == "1" else 10, status, reason, lines)
+    return 11 if minor == "1" else 10, status, reason
 
 
 def _connection(head: ResponseHead) -> dict[str, str]:
     """Reads Connection, Keep-Alive and Upgrade into `head`; all the fields that matter to us, by
     lower-case name, repeated lines joined."""
     found: dict[str, str] = {}
-    for name, value in head.lines:
-        low = name.lower()
-        if low in _MATTERS:
-            found[low] = f"{found[low]}, {value}" if low in found else value
+    values = head.values
+    for low, place in head.layout.framing:
+        value = values[place]
+        found[low] = f"{found[low]}, {value}" if low in found else value
     if (connection := found.get("connection")) is not None:
         low = connection.lower()
         head.options = _USUAL_OPTIONS.get(low) or frozenset(

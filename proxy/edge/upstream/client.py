@@ -85,7 +85,7 @@ class HttpUpstream:
         whole = call.whole
         return Reply(
             head.status,
-            head.lines,
+            head.end_to_end(),
             call.content() if whole else b"",
             stream=None if whole or call.tunnel is not None else call,
             length=head.length,

@@ -16,7 +16,6 @@ from typing import Final
 
 from proxy.core.breaker import Refused
 from proxy.core.fields import Fields
-from proxy.core.headers import forward_response_lines
 from proxy.core.message import BodyError, Outgoing, Reply, UpstreamError
 from proxy.core.problems import body_problem
 from proxy.core.retries import Failure, Stop, decide, retry_after
@@ -57,7 +56,6 @@ async def ask(ex: Exchange) -> Reply:
         return failure(failed)
     except BodyError as failed:
         return body_problem(failed)
-    said.fields = forward_response_lines(said.fields)
     return said
 
 
