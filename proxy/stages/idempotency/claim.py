@@ -32,7 +32,8 @@ _LOST: Final = (
 
 
 class Withheld(Exception):
-    """The request must not be sent: it could not be marked as sent. `reply` says why."""
+    """The request must not be sent, or not once more: it could not be marked as sent. `reply` says
+    why, where no attempt before was sent either."""
 
     def __init__(self, detail: str = _NO_ANSWER) -> None:
         super().__init__(detail)
@@ -192,3 +193,11 @@ class Claim:
 def unavailable(detail: str = _NO_ANSWER) -> Reply:
     """The answer where a request cannot be protected, and must be."""
     return problem("idempotency-unavailable", detail, fields=(("Retry-After", "1"),))
+
+
+def unknown() -> Reply:
+    """The answer where a request was sent, and nobody can say what became of it."""
+    return problem(
+        "idempotency-unknown",
+        "A request with this Idempotency-Key was sent, and it is not known what became of it.",
+    )

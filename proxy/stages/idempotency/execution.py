@@ -20,7 +20,7 @@ from proxy.core.message import Reply, ReplyStream, StreamCut
 from proxy.core.problems import problem
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import IdempotencyPlan
-from proxy.stages.idempotency.claim import Claim, Untold, Withheld
+from proxy.stages.idempotency.claim import Claim, Untold, Withheld, unknown
 from proxy.store.idempotency import IdempotencyStore
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ class Execution:
         try:
             await self._settle(await self._fetch(self._ex))
         except Withheld as withheld:
-            await claim.release()
-            self._give(withheld.reply)
+            await self._lost()
+            self._give(unknown() if claim.written else withheld.reply)
         except asyncio.CancelledError:
             await self._lost()
             raise

@@ -27,7 +27,7 @@ from proxy.core.message import BodyError, Reply, RequestBody
 from proxy.core.problems import body_problem, problem
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import IdempotencyPlan
-from proxy.stages.idempotency.claim import Claim, unavailable
+from proxy.stages.idempotency.claim import Claim, unavailable, unknown
 from proxy.stages.idempotency.execution import Execution, Fetch, Replaying
 from proxy.store.ports import StoreError
 
@@ -113,7 +113,7 @@ async def _claimed(
                 return _mismatch()
             case Unknown():
                 tally.unknown += 1
-                return _unknown()
+                return unknown()
             case TooLarge():
                 tally.too_large += 1
                 return _too_large()
@@ -171,13 +171,6 @@ def _conflict() -> Reply:
 def _mismatch() -> Reply:
     return problem(
         "idempotency-mismatch", "This Idempotency-Key has been used for another request."
-    )
-
-
-def _unknown() -> Reply:
-    return problem(
-        "idempotency-unknown",
-        "A request with this Idempotency-Key was sent, and it is not known what became of it.",
     )
 
 
