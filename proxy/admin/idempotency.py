@@ -4,14 +4,11 @@ The query has one `scope` per part of the policy's scope, in its order (`absent`
 request did not have), and the `key` as clients send it. Values are percent-encoded bytes.
 """
 
-from urllib.parse import parse_qsl
-
 from proxy.admin.answers import Refusal
+from proxy.admin.query import read_parts
 from proxy.core.idempotency import BadKey, read_key, record_id
 from proxy.policy.problem import suggest
 from proxy.policy.snapshot import IdempotencyPlan, Snapshot
-
-_MAX_ITEMS = 100
 
 
 def find(snapshot: Snapshot, name: str) -> IdempotencyPlan:
@@ -25,26 +22,7 @@ def find(snapshot: Snapshot, name: str) -> IdempotencyPlan:
 
 def read_record(plan: IdempotencyPlan, query: str) -> bytes:
     """The record that a raw query (latin-1 wire text) names. Raises Refusal 422."""
-    values: list[str | None] = []
-    keys: list[str] = []
-    try:
-        items = parse_qsl(
-            query, keep_blank_values=True, encoding="latin-1", max_num_fields=_MAX_ITEMS
-        )
-    except ValueError:
-        raise Refusal(422, f"the query has more than {_MAX_ITEMS} items") from None
-    for name, value in items:
-        if name == "scope":
-            values.append(value)
-        elif name == "absent" and not value:
-            values.append(None)
-        elif name == "absent":
-            raise Refusal(422, "absent takes no value: it stands for one part of the scope")
-        elif name == "key":
-            keys.append(value)
-        else:
-            hint = suggest(name, ("scope", "absent", "key"))
-            raise Refusal(422, f"the query takes scope, absent and key{hint}")
+    values, keys = read_parts(query, "scope", "key")
     try:
         key = read_key(keys)
     except BadKey as bad:

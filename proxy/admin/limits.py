@@ -7,14 +7,12 @@ request falls under may depend on more than its key, so nothing else can tell.
 """
 
 from typing import NamedTuple
-from urllib.parse import parse_qsl
 
 from proxy.admin.answers import Refusal
+from proxy.admin.query import read_parts
 from proxy.policy.problem import suggest
 from proxy.policy.snapshot import LimitPlan, LimitVariant, Snapshot
 from proxy.store.ports import Charge, LimitStore
-
-_MAX_ITEMS = 100
 
 
 class Asked(NamedTuple):
@@ -26,28 +24,12 @@ class Asked(NamedTuple):
 
 def read_query(query: str) -> Asked:
     """Reads a raw query (latin-1 wire text). Raises Refusal 422."""
-    values: list[str | None] = []
+    values, numbers = read_parts(query, "key", "override")
     override: int | None = None
-    try:
-        items = parse_qsl(
-            query, keep_blank_values=True, encoding="latin-1", max_num_fields=_MAX_ITEMS
-        )
-    except ValueError:
-        raise Refusal(422, f"the query has more than {_MAX_ITEMS} items") from None
-    for name, value in items:
-        if name == "key":
-            values.append(value)
-        elif name == "absent":
-            if value:
-                raise Refusal(422, "absent takes no value: it stands for one part of the key")
-            values.append(None)
-        elif name == "override" and override is None and value.isascii() and value.isdecimal():
-            override = int(value)
-        elif name == "override":
+    if numbers:
+        if len(numbers) > 1 or not (numbers[0].isascii() and numbers[0].isdecimal()):
             raise Refusal(422, "override is one number, from 1")
-        else:
-            hint = suggest(name, ("key", "absent", "override"))
-            raise Refusal(422, f"the query takes key, absent and override{hint}")
+        override = int(numbers[0])
     return Asked(values, override)
 
 

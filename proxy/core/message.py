@@ -128,6 +128,13 @@ class Reply:
     def fields(self, lines: Lines) -> None:
         self.head = lines
 
+    def let_go(self) -> None:
+        """Gives up an answer that nobody will read."""
+        if self.stream is not None:
+            self.stream.close()
+        if self.tunnel is not None:
+            self.tunnel.close()
+
 
 class Announced(Protocol):
     """A request that somebody must know of before any byte of it is written."""
@@ -143,8 +150,9 @@ class Outgoing:
     """A request as it goes upstream, rebuilt from parsed parts.
 
     `target` is the raw path and query after rewriting (an endpoint's own path is put in front by
-    the client). `host` is the Host to send, or None for the endpoint's own. `lines` are the other
-    end-to-end field lines; framing, Host and Connection are the upstream client's to add.
+    the client). `host` is the Host to send, or None for the endpoint's own. `head` are the other
+    end-to-end field lines, a list or their text (`fields.written`); framing, Host and Connection
+    are the upstream client's to add. `lines` is the list, whichever it is.
     """
 
     __slots__ = (
@@ -152,9 +160,9 @@ class Outgoing:
         "announced",
         "body",
         "expect_continue",
+        "head",
         "host",
         "inform",
-        "lines",
         "method",
         "patience",
         "target",
@@ -167,9 +175,8 @@ class Outgoing:
         method: str,
         target: str,
         host: str | None,
-        lines: Lines,
+        head: Lines | str,
         body: RequestBody | None,
-        *,
         expect_continue: bool = False,
         upgrade: str | None = None,
         inform: Callable[[int, Lines], None] | None = None,
@@ -179,7 +186,7 @@ class Outgoing:
         self.method = method
         self.target = target
         self.host = host
-        self.lines = lines
+        self.head = head
         self.body = body
         self.expect_continue = expect_continue
         self.upgrade = upgrade
@@ -193,6 +200,12 @@ class Outgoing:
         """The endpoints that this request has been sent to; another one comes first."""
         self.patience: float | None = None
         """Seconds left up to the head; None for the upstream's whole deadline."""
+
+    @property
+    def lines(self) -> Lines:
+        """The end-to-end field lines."""
+        head = self.head
+        return read_written(head) if isinstance(head, str) else head
 
 
 class UpstreamError(Exception):

@@ -2,24 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from proxy.workers.channel import Lost, Refused
+from proxy.workers.channel import Lost, Refused, Worker
 
 _SECONDS: Final = 5.0
 _WORST_FIRST: Final = ("open", "half-open", "closed")
-
-
-class Worker(Protocol):
-    """A post, with a worker in it or not."""
-
-    @property
-    def ready(self) -> bool: ...
-
-    async def ask(self, what: str, timeout: float, **order: Any) -> Any:
-        """As `Channel.ask`."""
-
-    def kill(self) -> None: ...
 
 
 class ForcedBreakers:

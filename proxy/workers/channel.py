@@ -14,7 +14,7 @@ import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,18 @@ class Refused(Exception):
 async def unasked(what: str, order: dict[str, Any]) -> Any:
     """The answer of a side that only asks."""
     raise Refused(f"nobody answers {what!r} here")
+
+
+class Worker(Protocol):
+    """Who is asked: a post, with a worker in it or not."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    async def ask(self, what: str, timeout: float, **order: Any) -> Any:
+        """As `Channel.ask`."""
+
+    def kill(self) -> None: ...
 
 
 class Channel:

@@ -3,22 +3,12 @@ each where every process has only its own."""
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from proxy.store.ports import Purge, StoreError
-from proxy.workers.channel import Lost, Refused
+from proxy.workers.channel import Lost, Refused, Worker
 
 _SECONDS: Final = 10.0
-
-
-class Worker(Protocol):
-    """A post, with a worker in it or not."""
-
-    @property
-    def ready(self) -> bool: ...
-
-    async def ask(self, what: str, timeout: float, **order: Any) -> Any:
-        """As `Channel.ask`."""
 
 
 async def purge(posts: Sequence[Worker], purge: Purge, *, shared: bool) -> None:

@@ -76,11 +76,3 @@ def copy_of(reply: Reply) -> Reply:
     copied = Reply(reply.status, list(reply.fields), reply.body, length=reply.length)
     copied.trouble = reply.trouble
     return copied
-
-
-def let_go(reply: Reply) -> None:
-    """Gives up an answer that nobody will read."""
-    if reply.stream is not None:
-        reply.stream.close()
-    if reply.tunnel is not None:
-        reply.tunnel.close()

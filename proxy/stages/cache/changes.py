@@ -20,7 +20,7 @@ from proxy.core.cache.cache_status import Forwarding, forwarded
 from proxy.core.fields import Fields
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
-from proxy.stages.cache.answers import let_go, with_member
+from proxy.stages.cache.answers import with_member
 from proxy.stages.cache.caching import Caching
 from proxy.stages.cache.look import Ask, Charge
 from proxy.store.memory.cache import shown_lines
@@ -97,7 +97,7 @@ async def _changing(ex: Exchange, ask: Ask, caching: Caching) -> Reply:
         else:
             await asyncio.shield(caching.start(caching.invalidate(purge)))
     except BaseException:  # the client left meanwhile
-        let_go(reply)
+        reply.let_go()
         raise
     return reply
 

@@ -19,7 +19,6 @@ from proxy.core.cache.urls import keyed_target
 from proxy.core.fields import Fields, Lines
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
-from proxy.stages.cache.answers import let_go
 from proxy.stages.cache.look import Look
 from proxy.store.memory.cache import Held, shown_lines
 from proxy.store.memory.purges import Purgeable
@@ -89,7 +88,7 @@ class Fetch:
             fields = Fields(reply.fields)
             if validation.answers(self.validates.stored, fields):
                 return self._revalidated(self.validates, fields)
-            let_go(reply)
+            reply.let_go()
             self.validates = None
             reply = await self._send(inform)
         return self._judge(reply)

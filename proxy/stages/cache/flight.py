@@ -26,7 +26,7 @@ from proxy.core.cache.reuse import ERROR_STATUSES
 from proxy.core.cache.storing import NotStored
 from proxy.core.fields import Fields, Lines
 from proxy.core.message import Reply, StreamCut
-from proxy.stages.cache.answers import copy_of, let_go
+from proxy.stages.cache.answers import copy_of
 from proxy.stages.cache.caching import FlightId
 from proxy.stages.cache.fetch import Failed, Fetch, Outcome, Revalidated, Storable
 from proxy.stages.cache.look import Look
@@ -162,7 +162,7 @@ class Flight:
                     self.failure = copy_of(outcome.reply)
             self._decide("alone")
             if not self._led:
-                let_go(outcome.reply)
+                outcome.reply.let_go()
 
     async def _is_my_turn(self, tier: Tier) -> bool:
         """Whether to fetch: by the fleet's lease, or as there is no use in waiting for it. Else
@@ -284,7 +284,7 @@ class Flight:
             self.first.close()
             self.first = None
         if self.outcome is not None and not isinstance(self.outcome, Storable | Revalidated):
-            let_go(self.outcome.reply)
+            self.outcome.reply.let_go()
         self._abandon()
 
     def _abandon(self) -> None:

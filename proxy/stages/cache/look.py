@@ -18,7 +18,7 @@ from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import CachePlan
-from proxy.stages.cache.answers import held_reply, let_go
+from proxy.stages.cache.answers import held_reply
 from proxy.stages.cache.caching import Caching, FlightId
 from proxy.store.memory.cache import Held
 from proxy.store.memory.purges import SOFT, VOID
@@ -183,7 +183,7 @@ class Look:
         failure; 504 where a stored one must not be used without asking (RFC 9111 §5.2.2.2)."""
         reply = self.stand_in(trouble, failed.status if failed.origin else None)
         if reply is not None:
-            let_go(failed)
+            failed.let_go()
             return reply
         self.plan.tally.count("miss", trouble, self.now)
         # A 503 says more than that: when to come again.

@@ -6,7 +6,7 @@ from proxy.core.cache.cache_status import forwarded
 from proxy.core.cache.record import Stored
 from proxy.core.fields import Fields, Lines
 from proxy.core.message import Reply
-from proxy.stages.cache.answers import copy_of, held_reply, let_go, shape, with_member
+from proxy.stages.cache.answers import copy_of, held_reply, shape, with_member
 from proxy.stages.cache.fetch import Failed, Fetch, Outcome, Revalidated, Storable
 from proxy.stages.cache.flight import Flight
 from proxy.stages.cache.look import Look
@@ -50,7 +50,7 @@ def handed(look: Look, reply: Reply, collapsed: bool | None = None) -> Reply:
     _count_miss(look)
     asked, reply.fields = reply.status, _shown(look, reply)
     if asked == 200 and _unchanged(look, reply):
-        let_go(reply)
+        reply.let_go()
         reply = Reply(304, conditionals.not_modified_lines(reply.fields), origin=True)
     return _told(look, reply, asked, collapsed=collapsed)
 

@@ -9,7 +9,6 @@ from proxy.core.cache.storing import has_credentials, has_unkeyed_cookie
 from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.exchange import Exchange
-from proxy.stages.cache.answers import let_go
 from proxy.stages.cache.caching import Caching
 from proxy.stages.cache.changes import pass_by
 from proxy.stages.cache.fetch import Failed, Fetch, Revalidated, Storable
@@ -102,7 +101,7 @@ async def lead(look: Look) -> Reply:
         return settled(look, flight.fetch, outcome, None)
     if "range" in look.ex.fields.index and outcome.reply.status == 200:
         # All of it was asked for in vain: what is not stored is sent as it was asked for.
-        let_go(outcome.reply)
+        outcome.reply.let_go()
         fetch = Fetch(look, None, alone=True)
         return settled(look, fetch, await fetch.ask(look.ex.inform), None)
     return handed(look, outcome.reply)

@@ -89,7 +89,7 @@ class Execution:
             return await self._head
         except asyncio.CancelledError:  # the client left; a head that was to come is cancelled, too
             if self._head.done() and not self._head.cancelled():
-                _let_go(self._head.result())
+                self._head.result().let_go()
             raise
 
     async def run(self) -> None:
@@ -173,16 +173,9 @@ class Execution:
 
     def _give(self, reply: Reply) -> None:
         if self._head.done():
-            _let_go(reply)
+            reply.let_go()
         else:
             self._head.set_result(reply)
-
-
-def _let_go(reply: Reply) -> None:
-    if reply.stream is not None:
-        reply.stream.close()
-    if reply.tunnel is not None:
-        reply.tunnel.close()
 
 
 def _nothing() -> None:

@@ -94,8 +94,8 @@ async def _attempts(there: Destination, request: Outgoing) -> Reply | Refused:
             if isinstance(said, UpstreamError):
                 raise said
             return said
-        if isinstance(said, Reply) and said.stream is not None:
-            said.stream.close()
+        if isinstance(said, Reply):
+            said.let_go()
         retries = there.tally.retries
         retries[what.reason] = retries.get(what.reason, 0) + 1
         log.debug("upstream %s: %s: attempt %d follows", there.name, what.reason, number + 1)
