@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.fields import Fields, Lines
+from proxy.core.fields import Fields, Lines, written
 from proxy.core.headers import (
     FORWARDING,
     apply_edits,
     forward_request_lines,
+    forward_request_text,
     forward_response_lines,
     passes,
     without_claims,
@@ -52,7 +53,10 @@ OURS = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via", "x-re
 def forwarded(lines: Lines, **facts: Any) -> Lines:
     if facts.pop("header", "") == "forwarded":
         facts["snapshot"] = Snapshot(Server("forwarded"))
-    return forward_request_lines(Request(lines, **facts))
+    request = Request(lines, **facts)
+    sent = forward_request_lines(request)
+    assert forward_request_text(request) == written(sent)
+    return sent
 
 
 def value(lines: Lines, name: str) -> str | None:
@@ -396,7 +400,7 @@ NAMES = st.sampled_from(
 )
 VALUES = st.one_of(
     st.sampled_from(["x-a", "X-B, via", "close", ", ,", "x-forwarded-for,host", "1.1 sluicegate"]),
-    st.text(st.characters(max_codepoint=0xFF), max_size=6),
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=6),
 )
 
 

@@ -12,6 +12,7 @@ cannot have been seen is sent again by itself:
 import asyncio
 from typing import Final
 
+from proxy.core.fields import written
 from proxy.core.message import Announced, Outgoing, Reply, UpstreamError
 from proxy.edge.upstream.call import CONNECTING, Call
 from proxy.edge.upstream.connection import Connection
@@ -213,27 +214,28 @@ class HttpUpstream:
             call.upload.start(head, expect=request.expect_continue)
 
     def _head(self, index: int, request: Outgoing) -> bytes:
-        host = request.host if request.host is not None else self._hosts[index]
-        parts = [
-            f"{request.method} {self._paths[index]}{request.target} HTTP/1.1\r\nHost: {host}\r\n"
-        ]
-        parts += [f"{name}: {value}\r\n" for name, value in request.lines]
-        body = request.body
-        if body is not None:
-            length = body.length
-            parts.append(
-                "Transfer-Encoding: chunked\r\n"
-                if length is None
-                else f"Content-Length: {length}\r\n"
-            )
-            if request.expect_continue:
-                parts.append("Expect: 100-continue\r\n")
-        elif request.method in _BODY_EXPECTED:
-            parts.append("Content-Length: 0\r\n")
-        if request.upgrade is not None:
-            parts.append(f"Connection: Upgrade\r\nUpgrade: {request.upgrade}\r\n")
-        parts.append("\r\n")
-        return "".join(parts).encode("latin-1")
+        method, head = request.method, request.head
+        lines = head if isinstance(head, str) else written(head)
+        if request.body is not None or request.upgrade is not None or method in _BODY_EXPECTED:
+            lines += _framing(request)
+        return (
+            f"{method} {self._paths[index]}{request.target} HTTP/1.1\r\n"
+            f"Host: {request.host or self._hosts[index]}\r\n{lines}\r\n"
+        ).encode("latin-1")
+
+
+def _framing(request: Outgoing) -> str:
+    """The lines of this hop, where there are any."""
+    body, lines = request.body, ""
+    if body is not None:
+        length = body.length
+        lines = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+        lines += "\r\nExpect: 100-continue\r\n" if request.expect_continue else "\r\n"
+    elif request.method in _BODY_EXPECTED:
+        lines = "Content-Length: 0\r\n"
+    if request.upgrade is not None:
+        lines += f"Connection: Upgrade\r\nUpgrade: {request.upgrade}\r\n"
+    return lines
 
 
 def _unseen(error: UpstreamError, call: Call, request: Outgoing) -> bool:

@@ -3,7 +3,8 @@ be sent again."""
 
 from typing import Final
 
-from proxy.core.headers import apply_edits, forward_request_lines
+from proxy.core.fields import Lines
+from proxy.core.headers import apply_edits, forward_request_lines, forward_request_text
 from proxy.core.message import Outgoing, RequestBody
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import Destination
@@ -11,6 +12,7 @@ from proxy.policy.snapshot import Destination
 KEPT_BODY: Final = 64 * 1024
 """Bytes of a request's body that are kept for another attempt; a longer one is sent once."""
 _KEY: Final = frozenset(("idempotency-key",))
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 def outgoing(ex: Exchange, there: Destination | None = None) -> Outgoing:
@@ -19,28 +21,33 @@ def outgoing(ex: Exchange, there: Destination | None = None) -> Outgoing:
     assert route is not None
     if there is None:
         there = route.upstream
-    path = ex.path if route.rewrite is None else route.rewrite.apply(ex.path, ex.captures)
+    target = ex.target
+    if route.rewrite is not None:
+        target = route.rewrite.apply(ex.path, ex.captures)
+        if ex.query is not None:
+            target = f"{target}?{ex.query}"
+    keep = _NONE
     plan = route.idempotency
-    if plan is None or ex.method not in plan.methods:
-        lines = forward_request_lines(ex)
-    else:  # what the upstream did under a key can be looked up only where it has seen the key
-        lines = forward_request_lines(ex, _KEY)
+    if plan is not None and ex.method in plan.methods:
+        keep = _KEY  # what the upstream did can be looked up only where it has seen the key
     edits = route.request_headers
-    if edits is not None:
-        lines = apply_edits(lines, edits.remove, edits.set)
-    preserve = there.plan.host_header == "preserve" and ex.authority
+    head: Lines | str
+    if edits is None:
+        head = forward_request_text(ex, keep)
+    else:
+        head = apply_edits(forward_request_lines(ex, keep), edits.remove, edits.set)
     affinity = there.affinity
-    return Outgoing(
+    return Outgoing(  # by position: by name, each request would cost a dict of them
         ex.method,
-        path if ex.query is None else f"{path}?{ex.query}",
-        ex.authority if preserve else None,
-        lines,
+        target,
+        (ex.authority or None) if there.plan.host_header == "preserve" else None,
+        head,
         ex.body,
-        expect_continue=ex.expect_continue,
-        upgrade=ex.upgrade,
-        inform=ex.inform,
-        affinity=0 if affinity is None else int.from_bytes(affinity.digest(ex)[:8]),
-        announced=ex.claim,
+        ex.expect_continue,
+        ex.upgrade,
+        ex.inform,
+        0 if affinity is None else int.from_bytes(affinity.digest(ex)[:8]),
+        ex.claim,
     )
 
 
