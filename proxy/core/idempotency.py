@@ -9,6 +9,8 @@ Rules:
   that is over is unknown to others, though its owner may still settle it while nobody has taken
   it over.
 - Only the owner, known by its token, settles or lets go. An operator may free any record.
+- A store may lose a record while its request is at work (a failover). Where nobody else has the key
+  by then, the owner's word makes it anew: without it the request would be executed again.
 - The fingerprint is compared before anything else is said of a record: whoever comes with another
   request learns nothing of the first.
 - Names are hashes: neither keys nor scopes can be read off a store.
@@ -68,6 +70,9 @@ _S, _E = State, Event
 
 TRANSITIONS: Final[dict[tuple[State | None, Event], State | None]] = {
     (None, _E.CLAIM): _S.CLAIMED,
+    (None, _E.RECORD): _S.RECORDED,
+    (None, _E.OUTGROW): _S.TOO_LARGE,
+    (None, _E.LOSE): _S.UNKNOWN,
     (_S.CLAIMED, _E.MARK_SENT): _S.SENT,
     (_S.CLAIMED, _E.RELEASE): None,
     (_S.CLAIMED, _E.LEASE_OVER): None,
@@ -94,8 +99,9 @@ TRANSITIONS: Final[dict[tuple[State | None, Event], State | None]] = {
     (_S.TOO_LARGE, _E.FREE): None,
 }
 """All of it; None is no record. What is not here changes nothing and is refused. An owner whose
-lease is over finds UNKNOWN, and may still say what came of it. The same may be said again, as the
-first word may have had no answer."""
+lease is over finds UNKNOWN, and may still say what came of it; so may one that finds nothing, as
+its record was lost, freed or is over. The same may be said again, as the first word may have had no
+answer."""
 
 
 class Terms(NamedTuple):
@@ -240,22 +246,25 @@ _OUTCOMES: Final = {
 def settle(
     record: Record | None,
     token: bytes,
+    fingerprint: bytes,
     outcome: State,
     answer: Answer | None,
     terms: Terms,
     now: int,
-) -> bool:
-    """The owner says what came of it: RECORDED (with the answer), TOO_LARGE or UNKNOWN. Whether it
-    was the owner's to say."""
-    if record is None or record.token != token:
-        return False
-    state = record.at(now)
+) -> tuple[Record | None, bool]:
+    """The owner, which has sent its request, says what came of it: RECORDED (with the answer),
+    TOO_LARGE or UNKNOWN. The record from then on, and whether it was the owner's to say."""
+    state = None if record is None else record.at(now)
     if (state, _OUTCOMES[outcome]) not in TRANSITIONS:
-        return False
+        return record, False
+    if record is None or state is None:
+        record = Record(token, fingerprint, now)
+    elif record.token != token:
+        return record, False
     record.state = outcome
     record.answer = answer
     record.ends = now + terms.ttl
-    return True
+    return record, True
 
 
 def release(record: Record | None, token: bytes, now: int) -> bool:

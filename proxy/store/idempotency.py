@@ -26,10 +26,16 @@ class IdempotencyStore(Protocol):
         """Holds it for another lease; False where it is lost."""
 
     async def settle(
-        self, record: bytes, token: bytes, outcome: State, answer: Answer | None, terms: Terms
+        self,
+        record: bytes,
+        token: bytes,
+        fingerprint: bytes,
+        outcome: State,
+        answer: Answer | None,
+        terms: Terms,
     ) -> bool:
-        """Says what came of it, and wakes who waits: RECORDED with the answer, TOO_LARGE or
-        UNKNOWN. False where it was not ours to say."""
+        """Says what came of what was sent, and wakes who waits: RECORDED with the answer, TOO_LARGE
+        or UNKNOWN; also where there is no record any more. False where it was not ours to say."""
 
     async def release(self, record: bytes, token: bytes) -> bool:
         """Lets go of it, and wakes who waits."""

@@ -47,7 +47,7 @@ def record_in(state: State) -> Record:
         assert core.mark_sent(record, ME, HOLD, START)
     if state not in (State.CLAIMED, State.SENT):
         answer = ANSWER if state is State.RECORDED else None
-        assert core.settle(record, ME, state, answer, HOLD, START)
+        assert core.settle(record, ME, PRINT, state, answer, HOLD, START) == (record, True)
     assert record.at(START) is state
     return record
 
@@ -67,7 +67,7 @@ def happen(record: Record | None, event: Event) -> tuple[State | None, bool]:
     elif event in OUTCOMES:
         outcome = OUTCOMES[event]
         answer = ANSWER if outcome is State.RECORDED else None
-        taken = core.settle(record, ME, outcome, answer, HOLD, now)
+        record, taken = core.settle(record, ME, PRINT, outcome, answer, HOLD, now)
     else:
         over = {Event.LEASE_OVER: LEASE, Event.TTL_OVER: TTL}[event]
         before = None if record is None else record.at(now)
@@ -160,8 +160,33 @@ def test_a_stranger_changes_nothing(state: State) -> None:
     assert not core.renew(record, YOU, HOLD, START)
     assert not core.release(record, YOU, START)
     for outcome in OUTCOMES.values():
-        assert not core.settle(record, YOU, outcome, None, HOLD, START)
+        assert core.settle(record, YOU, PRINT, outcome, None, HOLD, START) == (record, False)
     assert [getattr(record, name) for name in Record.__slots__] == before
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [
+        (State.RECORDED, Replay(ANSWER)),
+        (State.TOO_LARGE, TooLarge()),
+        (State.UNKNOWN, Unknown()),
+    ],
+)
+@pytest.mark.parametrize("over", [False, True], ids=["lost", "over"])
+def test_an_owner_that_finds_nothing_makes_it_known(
+    outcome: State, verdict: object, over: bool
+) -> None:
+    """What is over of another's is nothing, too."""
+    before = None
+    if over:
+        before, _ = core.claim(None, YOU, PRINT_2, HOLD, START - LEASE)
+    answer = ANSWER if outcome is State.RECORDED else None
+    record, taken = core.settle(before, ME, PRINT, outcome, answer, HOLD, START)
+    assert taken
+    assert core.claim(record, YOU, PRINT, HOLD, START + TTL - 1) == (record, verdict)
+    assert core.claim(record, YOU, PRINT_2, HOLD, START) == (record, Mismatch())
+    assert not core.mark_sent(record, ME, HOLD, START)
+    assert core.claim(record, YOU, PRINT, HOLD, START + TTL)[1] == Mine()
 
 
 @pytest.mark.parametrize("state", State)
@@ -230,8 +255,10 @@ class Slow:
         self.lease, self.silent = self.now + LEASE, False
         return True
 
-    def settle(self, token: bytes, outcome: str) -> bool:
-        if token != self.owner or self.phase not in ("sent", "unknown", outcome):
+    def settle(self, token: bytes, print_: bytes, outcome: str) -> bool:
+        if self.phase == "nothing":
+            self.owner, self.print = token, print_
+        elif token != self.owner or self.phase not in ("sent", "unknown", outcome):
             return False
         self.phase, self.forgotten, self.silent = outcome, self.now + TTL, False
         return True
@@ -300,17 +327,18 @@ class Interleavings(RuleBasedStateMachine):
         renewed = core.renew(self.record, token, self.terms, self.now)
         assert renewed == self.model.renew(token)
 
-    @rule(owner=OWNERS, outcome=st.sampled_from([*OUTCOMES.values()]))
-    def settle(self, owner: bytes, outcome: State) -> None:
+    @rule(owner=OWNERS, print_=PRINTS, outcome=st.sampled_from([*OUTCOMES.values()]))
+    def settle(self, owner: bytes, print_: bytes, outcome: State) -> None:
+        """Also by one whose record was lost, or is over."""
         token = self.token(owner)
         answer = ANSWER if outcome is State.RECORDED else None
-        settled = core.settle(self.record, token, outcome, answer, self.terms, self.now)
-        assert settled == self.model.settle(token, outcome.value)
+        self.record, settled = core.settle(
+            self.record, token, print_, outcome, answer, self.terms, self.now
+        )
+        assert settled == self.model.settle(token, print_, outcome.value)
         if settled:
-            self.executions = [
-                one._replace(until=self.now + TTL) if one.token == token else one
-                for one in self.executions
-            ]
+            others = [one for one in self.in_force() if one.token != token]
+            self.executions = [*others, Sent(token, self.now + TTL)]
 
     @rule(owner=OWNERS)
     def release(self, owner: bytes) -> None:
@@ -327,6 +355,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule()
     def free(self) -> None:
+        """By an operator, or by a store that forgets."""
         self.record = None
         self.model.phase = "nothing"
         self.executions = []

@@ -222,3 +222,25 @@ async def test_replicas_that_have_the_claim(
     finally:
         servers.stop()
     assert origin.executed == 1
+
+
+@pytest.mark.parametrize("ends", ["answered", "unknown"])
+async def test_a_store_that_forgets_while_the_upstream_works(
+    start_shop: StartShop, origin: Origin, server: RedisServer, ends: str
+) -> None:
+    """As one does that is failed over: what came of the request is known all the same."""
+    shop = await start_shop()
+    gate = Gate(respond("200 OK", body=b"done"))
+    origin.script = gate if ends == "answered" else _after(gate, resets)
+    first = asyncio.create_task(shop.pay())
+    await until(lambda: gate.waiting)
+    server.call("FLUSHALL")
+    gate.open()
+    assert (await first).status == (200 if ends == "answered" else 502)
+    again = await shop.pay()
+    if ends == "answered":
+        assert (again.status, again.body, is_replay(again)) == (200, b"done", True)
+    else:
+        trouble(again, 409, "idempotency-unknown")
+    trouble(await shop.pay(body=b"another"), 422, "idempotency-mismatch")
+    assert origin.executed == 1

@@ -314,7 +314,7 @@ async def test_a_client_that_leaves_as_the_head_comes(shop: Shop, status: int) -
         return Reply(status, [], stream=stream, origin=True)
 
     replaying = shop.gateway._replaying
-    claim = Claim(shop.store, shop.record(), b"token", shop.plan, replaying.untold)
+    claim = Claim(shop.store, shop.record(), b"token", b"print", shop.plan, replaying.untold)
     execution = Execution(cast(Exchange, None), shop.plan, claim, fetch, replaying)
     client = asyncio.create_task(execution.answer())
     await asyncio.sleep(0)

@@ -53,7 +53,7 @@ async def test_one_of_many_has_it(redis_server):
 async def test_it_is_there_after_a_restart_of_whoever_wrote_it(redis_server):
     async with a_store(redis_server) as store:
         await executed(store)
-        assert await store.settle(RECORD, ME, State.RECORDED, LARGE, TERMS)
+        assert await store.settle(RECORD, ME, PRINT, State.RECORDED, LARGE, TERMS)
     async with a_store(redis_server) as store:
         assert await store.claim(RECORD, YOU, PRINT, TERMS) == Replay(LARGE)
 
@@ -73,11 +73,11 @@ async def test_keys_live_as_long_as_what_they_say(redis_server):
         assert TERMS.ttl - 2000 < left() <= TERMS.ttl + 1
         longer = TERMS._replace(ttl=2 * TERMS.ttl)
         for outcome_ in (State.UNKNOWN, State.RECORDED):
-            await store.settle(RECORD, ME, outcome_, ANSWER, longer)
+            await store.settle(RECORD, ME, PRINT, outcome_, ANSWER, longer)
             assert longer.ttl - 2000 < left() <= longer.ttl + 1
         await store.free(RECORD)
         await executed(store)
-        await store.settle(RECORD, ME, State.UNKNOWN, None, TERMS)
+        await store.settle(RECORD, ME, PRINT, State.UNKNOWN, None, TERMS)
         assert await store.claim(RECORD, YOU, PRINT, GIVEN_AGAIN) == Mine()
         assert LEASE - 2000 < left() <= LEASE + 1
 
@@ -112,7 +112,7 @@ async def test_nothing_can_be_read_off_the_server(redis_server):
             await store.claim(held, mine, print_, TERMS)
             await store.sent(held, mine, TERMS)
             if act == "settle":
-                await store.settle(held, mine, State.RECORDED, ANSWER, TERMS)
+                await store.settle(held, mine, print_, State.RECORDED, ANSWER, TERMS)
             elif act == "release":
                 await store.release(held, mine)
         await eventually(lambda: len(heard) == 2)
@@ -132,7 +132,7 @@ async def test_nothing_can_be_read_off_the_server(redis_server):
 async def test_what_another_release_wrote_is_an_error_and_never_nothing(redis_server):
     async with a_store(redis_server) as store:
         await executed(store)
-        await store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS)
+        await store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, TERMS)
         for field, value in [
             ("head", b"[2,200,\"\",[]]"), ("head", b"[1,200]"), ("head", b"\xff"), ("head", b"7"),
             ("head", b"[1,200,\"\",[\"odd\"]]"), ("state", b"frozen"),
@@ -151,7 +151,7 @@ async def test_a_large_answer_that_is_replaced_while_it_is_read(redis_server, th
     """Between a claim and the body that it asks for, the record may be freed and made anew."""
     async with a_store(redis_server) as store:
         await executed(store)
-        await store.settle(RECORD, ME, State.RECORDED, LARGE, TERMS)
+        await store.settle(RECORD, ME, PRINT, State.RECORDED, LARGE, TERMS)
         ask = store._large.ask
         asked = []
 
@@ -163,7 +163,7 @@ async def test_a_large_answer_that_is_replaced_while_it_is_read(redis_server, th
                     await store.claim(RECORD, ME, print_, TERMS)
                     if then != "claimed":
                         await store.sent(RECORD, ME, TERMS)
-                        await store.settle(RECORD, ME, State.RECORDED, other, TERMS)
+                        await store.settle(RECORD, ME, PRINT, State.RECORDED, other, TERMS)
             asked.append(words)
             return await ask(*words)
 
@@ -191,9 +191,9 @@ async def test_who_waits_elsewhere_is_woken(request, kind):
         await asyncio.sleep(0.02)
         assert not any(task.done() for task in waiting)
         for record in records[:2]:
-            await one.settle(record, ME, State.RECORDED, ANSWER, TERMS)
-        await one.settle(records[2], ME, State.UNKNOWN, None, TERMS)
-        await one.settle(records[3], ME, State.TOO_LARGE, None, TERMS)
+            await one.settle(record, ME, PRINT, State.RECORDED, ANSWER, TERMS)
+        await one.settle(records[2], ME, PRINT, State.UNKNOWN, None, TERMS)
+        await one.settle(records[3], ME, PRINT, State.TOO_LARGE, None, TERMS)
         await one.release(records[4], ME)
         await one.free(records[5])
         async with asyncio.timeout(10):
@@ -206,7 +206,7 @@ async def test_news_between_the_claim_and_the_wait_are_not_missed(redis_server):
     async with a_store(redis_server) as one, a_store(redis_server) as two:
         await executed(one)
         assert isinstance(await two.claim(RECORD, YOU, PRINT, TERMS), Running)
-        await one.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS)
+        await one.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, TERMS)
         await eventually(lambda: two._news._topics[RECORD].told.is_set())
         async with asyncio.timeout(10):
             await two.news(RECORD, 60)
@@ -261,7 +261,7 @@ async def test_in_a_cluster_each_record_has_its_server(redis_cluster):
         for number, record in enumerate(records):
             await executed(store, record)
             answer = LARGE if number % 2 else ANSWER
-            assert await store.settle(record, ME, State.RECORDED, answer, TERMS)
+            assert await store.settle(record, ME, PRINT, State.RECORDED, answer, TERMS)
         for number, record in enumerate(records):
             answer = LARGE if number % 2 else ANSWER
             assert await store.claim(record, YOU, PRINT, TERMS) == Replay(answer)

@@ -41,8 +41,8 @@ async def everything(store) -> list[object]:
         store.sent(RECORD, token(), TERMS),
         store.sent(RECORD, token(), TERMS, 1),
         store.renew(RECORD, token(), TERMS),
-        store.settle(RECORD, token(), State.RECORDED, ANSWER, TERMS),
-        store.settle(RECORD, token(), State.RECORDED, LARGE, TERMS),
+        store.settle(RECORD, token(), PRINT, State.RECORDED, ANSWER, TERMS),
+        store.settle(RECORD, token(), PRINT, State.RECORDED, LARGE, TERMS),
         store.release(RECORD, token()),
         store.free(RECORD),
     ]
@@ -73,7 +73,7 @@ async def test_a_server_that_dies_under_a_call(redis_servers):
             for call in (
                 store.claim(RECORD, YOU, PRINT, TERMS),
                 store.sent(RECORD, ME, TERMS),
-                store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS),
+                store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, TERMS),
                 store.sent(RECORD, ME, TERMS, 1),
             )
         ]
@@ -117,7 +117,7 @@ async def test_a_full_server_refuses_and_is_no_trouble(redis_servers):
         for _ in range(20):
             assert await outcome(store.claim(OTHER, ME, PRINT, TERMS)) == "refused"
         server.call("CONFIG", "SET", "maxmemory", "0")
-        assert await store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS)
+        assert await store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, TERMS)
 
 
 async def test_a_claim_whose_answer_is_late_is_let_go(redis_server):
@@ -190,10 +190,13 @@ async def test_what_its_owner_settles_is_not_let_go(redis_servers):
                 await outcome(store.renew(OTHER, ME, TERMS))
             assert await outcome(store.release(RECORD, ME)) == "down"
             assert store.status()["owed"] == 1
-            assert await outcome(store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS)) == "down"
+            assert (
+                await outcome(store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, TERMS))
+                == "down"
+            )
             assert store.status()["owed"] == 0
         await eventually(lambda: store.status()["healthy"])
-        await eventually(lambda: store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS))
+        await eventually(lambda: store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, TERMS))
         assert await store.claim(RECORD, YOU, PRINT, TERMS) == Replay(ANSWER)
 
 

@@ -125,7 +125,7 @@ async def test_a_failover_forgets_nothing_that_a_replica_has(redis_servers):
             return True
 
         await eventually(answers, 30)
-        assert await store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS)
+        assert await store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, TERMS)
         assert await store.claim(RECORD, YOU, PRINT, TERMS) == Replay(ANSWER)
     finally:
         await store.close()

@@ -43,9 +43,17 @@ class Core:
         return core.renew(self.record, token, terms, now)
 
     def settle(
-        self, now: int, token: bytes, outcome: State, answer: Answer | None, terms: Terms
+        self,
+        now: int,
+        token: bytes,
+        print_: bytes,
+        outcome: State,
+        answer: Answer | None,
+        terms: Terms,
     ) -> bool:
-        return core.settle(self.record, token, outcome, answer, terms, now)
+        settling = (token, print_, outcome, answer, terms, now)
+        self.record, settled = core.settle(self.record, *settling)
+        return settled
 
     def release(self, now: int, token: bytes) -> bool:
         released = core.release(self.record, token, now)
@@ -101,6 +109,7 @@ async def twin(every_redis: RedisServer):
 
 
 TOKENS = st.sampled_from([b"a" * 16, b"a" * 16, b"b" * 16])
+PRINTS = st.sampled_from([b"p" * 32] * 4 + [b"q" * 32])
 TERMS = st.builds(
     Terms,
     ttl=st.sampled_from(TTLS),
@@ -118,10 +127,14 @@ JUMPS = st.one_of(
     st.sampled_from([999, 10_000, -10_000, 5_000, -86_400_000, 2**42]),
 )
 OPERATIONS = st.one_of(
-    st.tuples(st.just("claim"), TOKENS, st.sampled_from([b"p" * 32] * 4 + [b"q" * 32]), TERMS),
+    st.tuples(st.just("claim"), TOKENS, PRINTS, TERMS),
     st.tuples(st.sampled_from(["sent", "renew"]), TOKENS, TERMS),
     st.builds(
-        lambda token, outcome, terms: ("settle", token, *outcome, terms), TOKENS, SETTLING, TERMS
+        lambda token, print_, outcome, terms: ("settle", token, print_, *outcome, terms),
+        TOKENS,
+        PRINTS,
+        SETTLING,
+        TERMS,
     ),
     st.tuples(st.just("release"), TOKENS),
     st.tuples(st.just("free")),
@@ -131,7 +144,7 @@ BEGINNING = st.builds(
     lambda terms, length: [
         ("claim", b"a" * 16, b"p" * 32, terms),
         ("sent", b"a" * 16, terms),
-        ("settle", b"a" * 16, State.RECORDED, ANSWER, terms),
+        ("settle", b"a" * 16, b"p" * 32, State.RECORDED, ANSWER, terms),
     ][:length],
     TERMS,
     st.integers(0, 3),
@@ -177,7 +190,7 @@ async def test_what_is_compared_does_happen(twin):
     assert hand.sent(0, b"a", terms)
     assert await twin.store.sent(b"r", b"a", terms)
     for answer in ANSWERS:
-        settling = (b"a", State.RECORDED, answer, terms)
+        settling = (b"a", b"p", State.RECORDED, answer, terms)
         assert hand.settle(0, *settling)
         assert await twin.store.settle(b"r", *settling)
         assert hand.claim(0, b"b", b"p", terms) == Replay(answer)

@@ -80,7 +80,7 @@ async def test_it_may_keep_idempotency_records(every_redis: RedisServer) -> None
         await store.claim(RECORD, ME, PRINT, TERMS)
         assert not await store.sent(RECORD, ME, TERMS, replicas=1)  # there is none
         assert await store.renew(RECORD, ME, TERMS)
-        assert await store.settle(RECORD, ME, State.RECORDED, LARGE, TERMS)
+        assert await store.settle(RECORD, ME, PRINT, State.RECORDED, LARGE, TERMS)
         assert await store.claim(RECORD, YOU, PRINT, TERMS) == Replay(LARGE)
         assert await store.free(RECORD)
         await store.claim(RECORD, ME, PRINT, TERMS)

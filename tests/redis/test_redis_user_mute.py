@@ -65,7 +65,7 @@ async def test_what_came_of_a_request_is_said_once(
 ) -> None:
     assert await store.claim(RECORD, ME, PRINT, TERMS) == Mine()
     assert await store.sent(RECORD, ME, TERMS)
-    assert await store.settle(RECORD, ME, State.RECORDED, ANSWER, TERMS)
+    assert await store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, TERMS)
     assert await store.claim(RECORD, YOU, PRINT, TERMS) == Replay(ANSWER)
     assert await store.free(RECORD)
     assert await store.claim(RECORD, ME, PRINT, TERMS) == Mine()
@@ -88,6 +88,7 @@ async def test_the_log_says_so_once_and_rights_that_come_are_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pubsub, "_REFUSED_WAIT", 0.01)
+    caplog.set_level("WARNING", "proxy.store.redis.pubsub")
     every_redis.call("ACL", "LOG", "RESET")
     store = open_idempotency(plan_of(every_redis, mute), Metrics())
     try:

@@ -124,7 +124,7 @@ async def test_marking_twice_is_harmless_and_counts_the_ttl_once(store, ms):
 async def test_what_came_of_it_is_known_for_its_ttl(store, ms, outcome, answer, verdict):
     await sent(store)
     ms.now += 1000
-    assert await store.settle(RECORD, ME, outcome, answer, HOLD)
+    assert await store.settle(RECORD, ME, PRINT, outcome, answer, HOLD)
     ms.now += HOUR - 1
     assert await claim(store) == verdict
     assert await claim(store, ME) == verdict
@@ -136,7 +136,7 @@ async def test_what_came_of_it_is_known_for_its_ttl(store, ms, outcome, answer, 
 async def test_an_answer_comes_back_as_it_was(store, size):
     await sent(store)
     answer = ANSWER._replace(body=b"\x00x\r\n" * (size // 4) + b"y" * (size % 4))
-    assert await store.settle(RECORD, ME, State.RECORDED, answer, HOLD)
+    assert await store.settle(RECORD, ME, PRINT, State.RECORDED, answer, HOLD)
     assert await claim(store) == Replay(answer)
 
 
@@ -145,10 +145,10 @@ async def test_the_same_may_be_said_again_and_nothing_else(store, outcome, answe
     """The answer to the first word may have been lost; a late owner may know more by then."""
     await sent(store)
     for _ in range(2):
-        assert await store.settle(RECORD, ME, outcome, answer, HOLD)
+        assert await store.settle(RECORD, ME, PRINT, outcome, answer, HOLD)
     for other, content, _ in SETTLED:
         if outcome is not State.UNKNOWN and other is not outcome:
-            assert not await store.settle(RECORD, ME, other, content, HOLD)
+            assert not await store.settle(RECORD, ME, PRINT, other, content, HOLD)
     assert await claim(store) == verdict
     assert await store.release(RECORD, ME) is (outcome is State.UNKNOWN)
     assert not await store.renew(RECORD, ME, HOLD)
@@ -158,7 +158,7 @@ async def test_the_same_may_be_said_again_and_nothing_else(store, outcome, answe
 async def test_nothing_came_of_what_was_not_sent(store):
     await claim(store, ME)
     for outcome, answer, _ in SETTLED:
-        assert not await store.settle(RECORD, ME, outcome, answer, HOLD)
+        assert not await store.settle(RECORD, ME, PRINT, outcome, answer, HOLD)
     assert await claim(store) == Running(LEASE)
     assert await store.release(RECORD, ME)
 
@@ -169,7 +169,7 @@ async def test_only_the_owner_has_a_say(store):
     assert not await store.renew(RECORD, YOU, HOLD)
     assert not await store.release(RECORD, YOU)
     for outcome, answer, _ in SETTLED:
-        assert not await store.settle(RECORD, YOU, outcome, answer, HOLD)
+        assert not await store.settle(RECORD, YOU, PRINT, outcome, answer, HOLD)
     assert isinstance(await claim(store), Running)
 
 
@@ -178,10 +178,37 @@ async def test_another_request_learns_nothing(store, verdict):
     await sent(store)
     for outcome, answer, said in SETTLED:
         if said == verdict:
-            await store.settle(RECORD, ME, outcome, answer, HOLD)
+            await store.settle(RECORD, ME, PRINT, outcome, answer, HOLD)
     assert await claim(store) == verdict
     assert await claim(store, print_=PRINT_2) == Mismatch()
     assert await claim(store, print_=PRINT_2, terms=GIVEN_AGAIN) == Mismatch()
+
+
+@pytest.mark.parametrize(("outcome", "answer", "verdict"), SETTLED)
+@pytest.mark.parametrize("gone", ["lost", "over", "another's is over"])
+async def test_an_owner_that_finds_nothing_makes_it_known(
+    store, ms, outcome, answer, verdict, gone
+):
+    """A failover may have lost the record: without its owner's word it would be executed again."""
+    if gone == "another's is over":
+        await claim(store, YOU, PRINT_2)
+        ms.now += LEASE
+    else:
+        await sent(store)
+        if gone == "lost":
+            await store.free(RECORD)
+        else:
+            await store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, HOLD)
+            ms.now += HOUR
+    assert await store.settle(RECORD, ME, PRINT, outcome, answer, HOLD)
+    assert await claim(store, print_=PRINT_2) == Mismatch()
+    assert await claim(store) == verdict
+    assert await store.settle(RECORD, ME, PRINT, outcome, answer, HOLD)
+    ms.now += HOUR - 1
+    assert await claim(store) == verdict
+    ms.now += 1
+    assert await claim(store) == Mine()
+    assert not await store.settle(RECORD, ME, PRINT, outcome, answer, HOLD)
 
 
 async def test_another_request_may_have_what_is_over(store, ms):
@@ -198,7 +225,7 @@ async def test_sent_and_silent_is_unknown_until_its_owner_comes_back(store, ms):
     assert await store.renew(RECORD, ME, HOLD)
     assert await claim(store) == Running(LEASE)
     ms.now += LEASE
-    assert await store.settle(RECORD, ME, State.RECORDED, ANSWER, HOLD)
+    assert await store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, HOLD)
     assert await claim(store) == Replay(ANSWER)
 
 
@@ -206,13 +233,13 @@ async def test_sent_and_silent_is_unknown_until_its_owner_comes_back(store, ms):
 async def test_unknown_is_given_out_again_where_the_policy_says_so(store, ms, said):
     await sent(store, GIVEN_AGAIN)
     if said:
-        await store.settle(RECORD, ME, State.UNKNOWN, None, GIVEN_AGAIN)
+        await store.settle(RECORD, ME, PRINT, State.UNKNOWN, None, GIVEN_AGAIN)
     else:
         assert await claim(store, terms=GIVEN_AGAIN) == Running(LEASE)
         ms.now += LEASE
     assert await claim(store, terms=HOLD) == Unknown()
     assert await claim(store, terms=GIVEN_AGAIN) == Mine()
-    assert not await store.settle(RECORD, ME, State.RECORDED, ANSWER, HOLD)
+    assert not await store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, HOLD)
     assert not await store.renew(RECORD, ME, HOLD)
     assert not await store.release(RECORD, ME)
     assert await claim(store, b"3") == Running(LEASE)
@@ -246,7 +273,7 @@ async def test_an_operator_frees_anything(store, state):
         await store.sent(RECORD, ME, HOLD)
     for outcome, answer, _ in SETTLED:
         if outcome.value == state:
-            await store.settle(RECORD, ME, outcome, answer, HOLD)
+            await store.settle(RECORD, ME, PRINT, outcome, answer, HOLD)
     assert await store.free(RECORD)
     assert not await store.free(RECORD)
     assert not await store.sent(RECORD, ME, HOLD)
@@ -270,8 +297,8 @@ async def test_a_ttl_that_ends_under_the_owner_ends_everything(store, ms):
     assert await store.renew(RECORD, ME, short)
     ms.now += 1
     assert not await store.renew(RECORD, ME, short)
-    assert not await store.settle(RECORD, ME, State.RECORDED, ANSWER, short)
     assert await claim(store) == Mine()
+    assert not await store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, short)
 
 
 async def test_without_replicas_none_has_it(store):
@@ -283,11 +310,11 @@ async def test_without_replicas_none_has_it(store):
 
 
 async def _settle(store):
-    await store.settle(RECORD, ME, State.RECORDED, ANSWER, HOLD)
+    await store.settle(RECORD, ME, PRINT, State.RECORDED, ANSWER, HOLD)
 
 
 async def _lose(store):
-    await store.settle(RECORD, ME, State.UNKNOWN, None, HOLD)
+    await store.settle(RECORD, ME, PRINT, State.UNKNOWN, None, HOLD)
 
 
 async def _release(store):

@@ -48,7 +48,7 @@ def recorded(store, number, body=b"", terms=HOLD):
     assert claim(store, number, terms) == Mine()
     assert at_once(store.sent(name(number), ME, terms))
     answer = Answer(200, "OK", [("A", "b")], body)
-    assert at_once(store.settle(name(number), ME, State.RECORDED, answer, terms))
+    assert at_once(store.settle(name(number), ME, PRINT, State.RECORDED, answer, terms))
     return answer
 
 
@@ -110,18 +110,18 @@ def test_bytes_are_bounded_and_counted_back():
     at_once(store.sent(name(1), ME, HOLD))
     large = Answer(200, "", [], b"y" * 8_000)
     with pytest.raises(StoreError, match="full"):
-        at_once(store.settle(name(1), ME, State.RECORDED, large, HOLD))
+        at_once(store.settle(name(1), ME, PRINT, State.RECORDED, large, HOLD))
     assert isinstance(
         claim(store, 1, token=YOU), Running
     )  # it may be said again, when there is room
-    assert not at_once(store.settle(name(1), YOU, State.RECORDED, large, HOLD))
+    assert not at_once(store.settle(name(1), YOU, PRINT, State.RECORDED, large, HOLD))
     assert claim(store, 0, token=YOU) == Replay(answer)
     clock.now += TTL - 1
     at_once(store.renew(name(1), ME, HOLD))
     clock.now += 1
     assert at_once(store.free(name(0))) is False
     clock.now -= 1
-    assert at_once(store.settle(name(1), ME, State.TOO_LARGE, None, HOLD))
+    assert at_once(store.settle(name(1), ME, PRINT, State.TOO_LARGE, None, HOLD))
     clock.now += 1
     claim(store, 2)
     assert store.status() == {
@@ -140,7 +140,7 @@ def test_room_that_expired_answers_take_goes_to_a_new_one():
     at_once(store.sent(name(1), ME, Terms(ttl=10 * TTL)))
     clock.now += TTL
     answer = Answer(200, "", [], b"y" * 8_000)
-    assert at_once(store.settle(name(1), ME, State.RECORDED, answer, HOLD))
+    assert at_once(store.settle(name(1), ME, PRINT, State.RECORDED, answer, HOLD))
     assert claim(store, 1, token=YOU) == Replay(answer)
 
 
@@ -201,7 +201,7 @@ def test_the_bytes_are_those_that_python_takes():
             at_once(store.sent(key, token, HOLD))
             lines = [(f"Name-{number}-{line}", f"value {number} {line}") for line in range(8)]
             answer = Answer(200, f"OK {number}", lines, bytes(2_000))
-            at_once(store.settle(key, token, State.RECORDED, answer, HOLD))
+            at_once(store.settle(key, token, PRINT, State.RECORDED, answer, HOLD))
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()

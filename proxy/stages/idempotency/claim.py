@@ -59,6 +59,7 @@ class Claim:
 
     __slots__ = (
         "_ended",
+        "_fingerprint",
         "_holding",
         "_plan",
         "_record",
@@ -76,6 +77,7 @@ class Claim:
         store: IdempotencyStore,
         record: bytes,
         token: bytes,
+        fingerprint: bytes,
         plan: IdempotencyPlan,
         untold: Untold,
     ) -> None:
@@ -84,6 +86,7 @@ class Claim:
         self._store = store
         self._record = record
         self._token = token
+        self._fingerprint = fingerprint
         self._plan = plan
         self._untold = untold
         self._unprotected = False
@@ -149,7 +152,9 @@ class Claim:
         """Whether the store has heard it."""
         plan = self._plan
         try:
-            ours = await self._store.settle(self._record, self._token, outcome, answer, plan.terms)
+            ours = await self._store.settle(
+                self._record, self._token, self._fingerprint, outcome, answer, plan.terms
+            )
         except StoreError as error:
             log.info("idempotency %s: the store was not told: %s", plan.name, error)
             return False

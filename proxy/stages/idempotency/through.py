@@ -8,6 +8,7 @@ Rules:
 """
 
 import secrets
+from collections.abc import Awaitable
 from time import monotonic
 from typing import Final
 
@@ -37,12 +38,17 @@ _LOOK_AGAIN: Final = 0.5
 _RETRY_SOON: Final = (("Retry-After", "1"),)
 
 
-async def through(ex: Exchange, fetch: Fetch, replaying: Replaying) -> Reply:
+def through(ex: Exchange, fetch: Fetch, replaying: Replaying) -> Awaitable[Reply]:
     """The recorded answer, or what `fetch` gives, executed once."""
     assert ex.route is not None
     plan = ex.route.idempotency
     if plan is None or ex.method not in plan.methods:
-        return await fetch(ex)
+        return fetch(ex)
+    return _keyed(ex, plan, fetch, replaying)
+
+
+async def _keyed(ex: Exchange, plan: IdempotencyPlan, fetch: Fetch, replaying: Replaying) -> Reply:
+    """The same, where a key counts."""
     try:
         key = read_key(ex.fields.all(_FIELD))
     except BadKey as bad:
@@ -99,7 +105,7 @@ async def _claimed(
                 return _conflict()
             case Mine():
                 tally.new += 1
-                claim = Claim(store, record, token, plan, replaying.untold)
+                claim = Claim(store, record, token, print_, plan, replaying.untold)
                 ex.claim = claim
                 execution = Execution(ex, plan, claim, fetch, replaying)
                 replaying.start(execution)

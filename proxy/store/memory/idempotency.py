@@ -81,18 +81,29 @@ class MemoryIdempotency:
         return idempotency.renew(self._find(record), token, terms, self._clock())
 
     async def settle(
-        self, record: bytes, token: bytes, outcome: State, answer: Answer | None, terms: Terms
+        self,
+        record: bytes,
+        token: bytes,
+        fingerprint: bytes,
+        outcome: State,
+        answer: Answer | None,
+        terms: Terms,
     ) -> bool:
         """As the port says."""
         now = self._clock()
-        held = self._records.get(record)
-        if held is None:
-            return False
         size = _RECORD + (0 if answer is None else _size_of(answer))
-        if held.record.token == token and size > held.size:
+        held = self._records.get(record)
+        if held is None or held.record.at(now) is None:
+            self._drop(record)
+            self._require(now, 1, size)
+        elif held.record.token == token and size > held.size:
             self._require(now, 0, size - held.size)
-        if not idempotency.settle(held.record, token, outcome, answer, terms, now):
+        known, ours = idempotency.settle(
+            self._find(record), token, fingerprint, outcome, answer, terms, now
+        )
+        if not ours or known is None:
             return False
+        held = self._records.get(record) or self._put(record, known)
         self._bytes += size - held.size
         held.size = size
         self._news.tell(record)
@@ -135,11 +146,12 @@ class MemoryIdempotency:
         held = self._records.get(record)
         return None if held is None else held.record
 
-    def _put(self, record: bytes, claimed: Record) -> None:
+    def _put(self, record: bytes, claimed: Record) -> _Held:
         self._drop(record)
         held = self._records[record] = _Held(claimed, next(self._numbers))
         self._bytes += held.size
         heappush(self._ends, (_over_at(claimed), held.filed, record))
+        return held
 
     def _drop(self, record: bytes) -> None:
         held = self._records.pop(record, None)

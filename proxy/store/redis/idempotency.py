@@ -118,13 +118,20 @@ class RedisIdempotency:
         return bool(await self._small.run(_RENEW, (self._names.record(record),), args))
 
     async def settle(
-        self, record: bytes, token: bytes, outcome: State, answer: Answer | None, terms: Terms
+        self,
+        record: bytes,
+        token: bytes,
+        fingerprint: bytes,
+        outcome: State,
+        answer: Answer | None,
+        terms: Terms,
     ) -> bool:
         """As the port says."""
         self._owed.pop((record, token), None)  # it was sent after all, on its owner's own account
         head = b"" if answer is None else codec.write_head(answer)
         body = b"" if answer is None else answer.body
-        args = (self._time(), token, outcome.value, head, body, terms.ttl, *self._telling(record))
+        said = (outcome.value, head, body, terms.ttl)
+        args = (self._time(), token, fingerprint, *said, *self._telling(record))
         size = len(head) + len(body)
         road = self._small if size <= INLINE else self._large
         return bool(await road.run(_SETTLE, (self._names.record(record),), args, size=size))
