@@ -14,12 +14,14 @@ Rules:
 """
 
 import asyncio
+from collections.abc import Awaitable
 
 from proxy.core.cache import invalidation, tags
 from proxy.core.cache.cache_status import Forwarding, forwarded
 from proxy.core.fields import Fields
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
+from proxy.policy.snapshot import CachePlan
 from proxy.stages.cache.answers import with_member
 from proxy.stages.cache.caching import Caching
 from proxy.stages.cache.look import Ask, Charge
@@ -27,27 +29,36 @@ from proxy.store.memory.cache import shown_lines
 from proxy.store.ports import Purge
 
 
-async def pass_by(
+def pass_by(
     ex: Exchange, ask: Ask, charge: Charge, caching: Caching, why: Forwarding
-) -> Reply:
+) -> Awaitable[Reply]:
     """The upstream's answer, and what follows from it for what is stored."""
     assert ex.route is not None
     plan = ex.route.cache
     if plan is not None:
-        plan.tally.count("bypass", _reason(ex), caching.clock())
-        refusal = await charge(ex)
-        if refusal is not None:
-            return refusal
-    if ex.snapshot.caches and ex.method not in invalidation.SAFE:
-        reply = await _changing(ex, ask, caching)
-    else:
-        reply = await ask(ex)
+        return _noted(ex, plan, ask, charge, caching, why)
+    return _asked(ex, ask, caching)
+
+
+async def _noted(
+    ex: Exchange, plan: CachePlan, ask: Ask, charge: Charge, caching: Caching, why: Forwarding
+) -> Reply:
+    """The same, where the route has a cache: it counts, and says why it was not looked into."""
+    plan.tally.count("bypass", _reason(ex), caching.clock())
+    refusal = await charge(ex)
+    if refusal is not None:
+        return refusal
+    reply = await _asked(ex, ask, caching)
     if not reply.origin:
         return reply
-    if plan is not None:
-        lines = shown_lines(reply.fields, expose_tags=plan.expose_tags)
-        reply = with_member(reply, lines, forwarded(why))
-    return reply
+    lines = shown_lines(reply.fields, expose_tags=plan.expose_tags)
+    return with_member(reply, lines, forwarded(why))
+
+
+def _asked(ex: Exchange, ask: Ask, caching: Caching) -> Awaitable[Reply]:
+    if ex.snapshot.caches and ex.method not in invalidation.SAFE:
+        return _changing(ex, ask, caching)
+    return ask(ex)
 
 
 def _reason(ex: Exchange) -> str:

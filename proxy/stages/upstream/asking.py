@@ -20,9 +20,9 @@ from proxy.core.message import BodyError, Outgoing, Reply, UpstreamError
 from proxy.core.problems import body_problem
 from proxy.core.retries import Failure, Stop, decide, retry_after
 from proxy.exchange import Exchange
-from proxy.policy.snapshot import Destination
+from proxy.policy.snapshot import Destination, Retrying
 from proxy.stages.upstream.answers import failure, refusal
-from proxy.stages.upstream.circuit import attempt
+from proxy.stages.upstream.circuit import answered, unanswered
 from proxy.stages.upstream.outgoing import KeptBody, outgoing
 
 log = logging.getLogger(__name__)
@@ -38,19 +38,16 @@ async def ask(ex: Exchange) -> Reply:
     """
     assert ex.route is not None
     there = ex.route.upstream
-    body = ex.body
     try:
-        while True:
-            request = outgoing(ex, there)
-            request.body = body
-            retry = there.retry
-            said = await (attempt(there, request) if retry is None else _attempts(there, request))
-            if not isinstance(said, Refused):
-                break
+        said = await _attempts(there, request := outgoing(ex, there))
+        while isinstance(said, Refused):
             if there.fallback.other is None:
                 return refusal(said, there.fallback)
             there = there.fallback.other
             body = request.body  # what has been read of it is kept there
+            request = outgoing(ex, there)
+            request.body = body
+            said = await _attempts(there, request)
     except UpstreamError as failed:
         log.warning("upstream %s: %s: %s", there.name, failed.reason, failed.detail)
         return failure(failed)
@@ -60,50 +57,74 @@ async def ask(ex: Exchange) -> Reply:
 
 
 async def _attempts(there: Destination, request: Outgoing) -> Reply | Refused:
-    """The first answer that is worth passing on. Raises as `attempt` does."""
-    retry = there.retry
-    assert retry is not None
+    """The first answer that is worth passing on, or the breaker's refusal. Raises UpstreamError,
+    BodyError."""
+    breaker, retry = there.breaker, there.retry
     kept: KeptBody | None = None
-    method = request.method
-    if request.body is not None and retry.terms.sends_again(method):
+    if request.body is not None and retry is not None and retry.terms.sends_again(request.method):
         kept = request.body = KeptBody(request.body)
-    began = monotonic()
+    began = now = monotonic()
     number = 1
     while True:
-        said: Reply | Refused | UpstreamError
+        permit = None if breaker is None else breaker.admit(now)
+        if isinstance(permit, Refused):
+            return permit
+        if number == 1 and retry is not None:
+            retry.budget.request(now)  # one that was refused does not burden the upstream
+        said: Reply | UpstreamError
         try:
-            said = await attempt(there, request)
-        except UpstreamError as failed:
-            said = failed
-        if isinstance(said, Refused):
-            return said
-        if number == 1:
-            retry.budget.request(monotonic())  # one that was refused did not burden the upstream
-        if isinstance(said, Reply) and str(said.status) not in retry.terms.on:
-            return said
-        verdict = decide(
-            retry.terms,
-            method,
-            number,
-            what := _failure(said),
-            replayable=request.body is None or (kept is not None and kept.replayable),
-            time_left=there.plan.deadline - (monotonic() - began),
-            random=random.random(),
-        )
-        if isinstance(verdict, Stop) or not retry.budget.spend(monotonic()):
+            said = await there.upstream.send(request)
+        except BaseException as error:
+            if breaker is not None and permit is not None:
+                unanswered(breaker, permit, error)
+            if retry is None or not isinstance(error, UpstreamError):
+                raise
+            said = error
+        else:
+            if breaker is not None and permit is not None:
+                answered(breaker, permit, said)
+            if retry is None or str(said.status) not in retry.terms.on:
+                return said
+        wait = _wait(there, retry, request, kept, said, number, began)
+        if wait is None:
             if isinstance(said, UpstreamError):
                 raise said
             return said
         if isinstance(said, Reply):
             said.let_go()
-        retries = there.tally.retries
-        retries[what.reason] = retries.get(what.reason, 0) + 1
-        log.debug("upstream %s: %s: attempt %d follows", there.name, what.reason, number + 1)
-        await asyncio.sleep(max(_LEAST_WAIT, verdict.seconds))
+        await asyncio.sleep(wait)
         number += 1
-        request.patience = there.plan.deadline - (monotonic() - began)
+        now = monotonic()
+        request.patience = there.plan.deadline - (now - began)
         if kept is not None:
             kept.rewind()
+
+
+def _wait(
+    there: Destination,
+    retry: Retrying,
+    request: Outgoing,
+    kept: KeptBody | None,
+    said: Reply | UpstreamError,
+    number: int,
+    began: float,
+) -> float | None:
+    """Seconds to the next attempt after the one of this `number`; None where there is none."""
+    verdict = decide(
+        retry.terms,
+        request.method,
+        number,
+        what := _failure(said),
+        replayable=request.body is None or (kept is not None and kept.replayable),
+        time_left=there.plan.deadline - (monotonic() - began),
+        random=random.random(),
+    )
+    if isinstance(verdict, Stop) or not retry.budget.spend(monotonic()):
+        return None
+    retries = there.tally.retries
+    retries[what.reason] = retries.get(what.reason, 0) + 1
+    log.debug("upstream %s: %s: attempt %d follows", there.name, what.reason, number + 1)
+    return max(_LEAST_WAIT, verdict.seconds)
 
 
 def _failure(said: Reply | UpstreamError) -> Failure:

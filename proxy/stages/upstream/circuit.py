@@ -1,4 +1,4 @@
-"""Is it up: one attempt under the breaker's permit, and what the breaker hears of it.
+"""Is it up: what the breaker hears of an attempt that was made under its permit.
 
 Rules:
 - The verdict is given at the head. A body that breaks off later adds one failure.
@@ -10,41 +10,34 @@ Rules:
 from time import monotonic
 from typing import Final
 
-from proxy.core.breaker import Breaker, Permit, Refused
-from proxy.core.message import BodyError, Outgoing, Reply, ReplyStream, StreamCut, UpstreamError
-from proxy.policy.snapshot import Destination
+from proxy.core.breaker import Breaker, Permit
+from proxy.core.message import BodyError, Reply, ReplyStream, StreamCut, UpstreamError
 
 _OURS: Final = frozenset(("queue_full", "queue_timeout", "no_endpoint"))
 
 
-async def attempt(there: Destination, request: Outgoing) -> Reply | Refused:
-    """The upstream's answer, or the breaker's refusal. Raises UpstreamError, BodyError."""
-    breaker = there.breaker
-    if breaker is None:
-        return await there.upstream.send(request)
-    permit = breaker.admit(monotonic())
-    if isinstance(permit, Refused):
-        return permit
-    try:
-        reply = await there.upstream.send(request)
-    except UpstreamError as error:
-        if error.reason in _OURS:
-            breaker.neutral(permit, monotonic())
-        else:
-            breaker.failed(permit, monotonic(), error.reason)
-        raise
-    except BaseException:
-        breaker.neutral(permit, monotonic())
-        raise
-    if reply.status in breaker.terms.failure_statuses:
-        breaker.failed(permit, monotonic(), f"status {reply.status}")
-        return reply  # its body breaking off would be the same failure once more
-    slow = reply.took > breaker.terms.slow_after
-    took = None if slow and _takes_its_time(reply) else reply.took
-    breaker.succeeded(permit, monotonic(), took)
+def answered(breaker: Breaker, permit: Permit, reply: Reply) -> None:
+    """The head of an answer came. Where its body is still to come, that is watched."""
+    now = monotonic()
+    terms = breaker.terms
+    if reply.status in terms.failure_statuses:
+        # Nor is its body watched: that it breaks off would be the same failure once more.
+        breaker.failed(permit, now, f"status {reply.status}")
+        return
+    took: float | None = reply.took
+    if reply.took > terms.slow_after and _takes_its_time(reply):
+        took = None
+    breaker.succeeded(permit, now, took)
     if reply.stream is not None:
         reply.stream = _Watched(reply.stream, breaker, permit)
-    return reply
+
+
+def unanswered(breaker: Breaker, permit: Permit, error: BaseException) -> None:
+    """Nothing came of it but this."""
+    if isinstance(error, UpstreamError) and error.reason not in _OURS:
+        breaker.failed(permit, monotonic(), error.reason)
+    else:
+        breaker.neutral(permit, monotonic())
 
 
 def _takes_its_time(reply: Reply) -> bool:
