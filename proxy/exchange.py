@@ -40,7 +40,6 @@ class Exchange:
         "route",
         "said",
         "scheme",
-        "segments",
         "shadow_denied",
         "snapshot",
         "target",
@@ -92,10 +91,8 @@ class Exchange:
 
         # Where: set by stages.route.
         self.route: RoutePlan | None = None
-        self.segments: tuple[str, ...] = ()
-        """The raw path's segments after the leading "/"."""
         self.captures: dict[str, str] = {}
-        """The route pattern's captures, as received (raw)."""
+        """The route pattern's captures, as received (raw); not to be changed."""
 
         # May they: set by stages.limits, read by stages.response.
         self.admission = ""

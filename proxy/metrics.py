@@ -26,11 +26,6 @@ REGISTERED_METHODS: Final = frozenset((
 """IANA's method registry, without `*` and PRI, which no request may carry."""
 
 
-def method_label(method: str) -> str:
-    """The method as a label value: itself where IANA registers it, else `other`."""
-    return method if method in REGISTERED_METHODS else "other"
-
-
 class Histogram:
     """Seconds counted into `DURATION_BUCKETS`, not yet cumulative."""
 
@@ -107,12 +102,14 @@ class RouteTally(Tally):
         self.duration = Histogram()
 
     def count(self, method: str, status: int, seconds: float) -> None:
-        """Counts one answered request. `method` is a `method_label`; `status` 499 where the
-        client left; `seconds` from the head's arrival to the last byte handed to the socket."""
-        key = (method, status)
+        """Counts one answered request. `status` 499 where the client left; `seconds` from the
+        head's arrival to the last byte handed to the socket."""
+        key = (method if method in REGISTERED_METHODS else "other", status)
         requests = self.requests
         requests[key] = requests.get(key, 0) + 1
-        self.duration.observe(seconds)
+        duration = self.duration
+        duration.counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
+        duration.sum += seconds
 
 
 class LimitTally(Tally):

@@ -3,7 +3,8 @@
 The table is a trie over path segments whose leaves are split by host; the first route that matches
 wins. As several ways through the trie may fit one path, a look-up walks them together: the places
 that they come to at once are remembered, so it costs about the path's length, not the number of
-routes, and little more than one dict for each segment.
+routes, and little more than one dict for each segment. Paths that are asked for again and again
+cost one.
 """
 
 import re
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_MAX_KNOWN: Final = 4096
+"""Paths of which a table remembers where they lead; then all are forgotten."""
+_MAX_KNOWN_CHARS: Final = 256
 
 MAX_METHOD_BYTES: Final = 32
 """Unknown methods are forwarded up to this length."""
@@ -96,7 +101,8 @@ def _require_host(text: str) -> str:
 
 @dataclass(slots=True)
 class Match(Generic[T]):
-    """The route found, and its pattern's captures, raw. Made per request, so not frozen."""
+    """The route found, and its pattern's captures, raw. Shared by the requests of a path; not to
+    be changed, yet not frozen, as that would make it dear."""
 
     item: T
     captures: dict[str, str]
@@ -236,7 +242,7 @@ class _Place:
 class RouteTable(Generic[T]):
     """Routes in their order, ready to be looked up."""
 
-    __slots__ = ("_hosts", "_most", "_places", "_root", "_routes", "_trie", "methods")
+    __slots__ = ("_hosts", "_known", "_most", "_places", "_root", "_routes", "_trie", "methods")
 
     def __init__(self, routes: Iterable[tuple[RouteMatch, T]]) -> None:
         self._routes = tuple(routes)
@@ -250,6 +256,8 @@ class RouteTable(Generic[T]):
         self._hosts = hosts
         self._root = _Place((self._trie,))
         self._places = 0
+        self._known: dict[tuple[str, str, str], Match[T]] = {}
+        """By method, host and path: what was found without a look at the fields."""
         # A node has a place of its own and dead ends; only odd sets of patterns have far more.
         self._most = 1000 + 4 * parts
         self.methods: tuple[str, ...] = self._union(range(len(self._routes)))
@@ -303,14 +311,29 @@ class RouteTable(Generic[T]):
         self._places += 1
         return place.step(segment)
 
-    def find(
-        self, method: str, host: str, segments: Sequence[str], fields: Fields
-    ) -> Match[T] | Verdict:
+    def find(self, method: str, host: str, path: str, fields: Fields) -> Match[T] | Verdict:
         """The first route that matches, or why there is none.
 
-        `host` is normalised (lower case, no port, no final dot), `segments` come from
-        `split_path`.
+        `host` is normalised (lower case, no port, no final dot), `path` is raw. Raises ValueError
+        as `split_path` does.
         """
+        found = self._known.get((method, host, path))
+        if found is not None:
+            return found
+        segments = split_path(path)
+        verdict = self.search(method, host, segments, fields)
+        if isinstance(verdict, Match) and len(host) + len(path) <= _MAX_KNOWN_CHARS:
+            candidates = self._candidates(host, segments)
+            if not any(self._routes[number][0].headers for number in candidates):
+                if len(self._known) >= _MAX_KNOWN:
+                    self._known.clear()
+                self._known[method, host, path] = verdict
+        return verdict
+
+    def search(
+        self, method: str, host: str, segments: Sequence[str], fields: Fields
+    ) -> Match[T] | Verdict:
+        """`find`, of a path that is split, without what is known."""
         barred: tuple[int, ...] = ()
         routes = self._routes
         for number in self._candidates(host, segments):

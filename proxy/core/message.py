@@ -65,8 +65,9 @@ class Reply:
     """An answer. Its body is `body` (at hand), or `stream`, or (101) `tunnel`; else empty.
 
     `head` holds end-to-end field lines only: framing and hop-by-hop fields are the edge's. It is a
-    list of them or, of what memory holds, text that was made when it was stored (`fields.written`):
-    with Date, without X-Request-Id and RateLimit. `fields` is the list, whichever it is.
+    list of them or, of what is sent again and again, text that was made once (`fields.written`):
+    without X-Request-Id and RateLimit, and with Date where it came from an upstream. `fields` is
+    the list, whichever it is.
     `length` is the Content-Length to announce: of the stream where known, or, for HEAD and 304
     answers, what the upstream said; None otherwise (the edge counts `body` itself).
     `close`: the client connection must end after this answer.

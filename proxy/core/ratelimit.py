@@ -11,9 +11,11 @@ Rules:
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import inf
 from typing import Any, Literal, Protocol
 
+from proxy.core.fields import written
 from proxy.core.limits.decision import Decision, Quota
 from proxy.core.message import Reply
 from proxy.core.problems import QUOTA_EXCEEDED, REDUCED_CAPACITY, typed_problem
@@ -80,7 +82,9 @@ def ratelimit_fields(said: Sequence[Said], style: Style) -> str:
     limit, (_, left, reset, _, _) = tightest(said) if len(said) > 1 else said[0]
     wait = -(-reset // 1_000_000)
     if style == "standard":
-        policies = ", ".join([one.policy_item for one, _ in said])
+        policies = said[0][0].policy_item
+        for other, _ in said[1:]:
+            policies = f"{policies}, {other.policy_item}"
         return f"RateLimit-Policy: {policies}\r\nRateLimit: {limit.sf_name};r={left};t={wait}\r\n"
     legacy = (
         f"X-RateLimit-Limit: {limit.quota}\r\nX-RateLimit-Remaining: {left}\r\n"
@@ -96,11 +100,17 @@ def retry_after(decisions: Sequence[Decision]) -> int:
 
 def too_many_requests(denials: Sequence[Said]) -> Reply:
     """The 429 for the limits that denied (all of them are given)."""
-    names = [limit.limit for limit, _ in denials]
-    wait = retry_after([decision for _, decision in denials])
-    members: dict[str, Any] = {"violated-policies": names}
+    names = tuple([limit.limit for limit, _ in denials])
+    head, body = _refusal(names, retry_after([decision for _, decision in denials]))
+    return Reply(429, head, body)
+
+
+@lru_cache(maxsize=4096)
+def _refusal(names: tuple[str, ...], wait: int) -> tuple[str, bytes]:
+    """Head and body of a 429. A client that is refused asks again: made once, for many."""
+    members: dict[str, Any] = {"violated-policies": list(names)}
     what = f"the limit {names[0]}" if len(names) == 1 else f"the limits {', '.join(names)}"
-    return typed_problem(
+    reply = typed_problem(
         QUOTA_EXCEEDED,
         429,
         "Too Many Requests",
@@ -108,6 +118,7 @@ def too_many_requests(denials: Sequence[Said]) -> Reply:
         fields=(("Retry-After", str(wait)),),
         **members,
     )
+    return written(reply.fields), reply.body
 
 
 def temporarily_reduced(limit: str) -> Reply:

@@ -64,8 +64,8 @@ class ExpressLane(RequestHandler):
         """From a parsed request to an answer that is out. Raises ClientGone."""
         raise NotImplementedError
 
-    def _end_of_answer(self, outcome: Outcome, payload: Any) -> None:
-        """The answer is out."""
+    def _await_taking(self, transport: asyncio.Transport) -> None:
+        """The answer is out, and has not been taken yet."""
         raise NotImplementedError
 
     def _takes_express(self, data: bytes) -> bool:
@@ -117,7 +117,9 @@ class ExpressLane(RequestHandler):
         outcome = END
         try:
             outcome = await self._serve(head, NO_BODY)
-            self._end_of_answer(outcome, NO_BODY)
+            transport = self.transport
+            if transport is not None and transport.get_write_buffer_size():
+                self._await_taking(transport)
         except ClientGone:
             pass
         finally:

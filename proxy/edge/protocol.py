@@ -220,15 +220,16 @@ class GatewayProtocol(ExpressLane):
         if transport is None:
             return
         if transport.get_write_buffer_size():
-            # Sent to nobody yet: a client that never takes it must not hold the socket for ever.
-            if self._take_timer is not None:
-                self._take_timer.cancel()  # the newest answer has all of the time
-            self._take_timer = self._loop.call_later(
-                self._keepalive_timeout, self._give_up, transport
-            )
+            self._await_taking(transport)
         if not outcome.keep_alive and not payload.is_eof() and transport.can_write_eof():
             # Staged close (RFC 9112 §9.6): our end first, then what still comes is read.
             transport.write_eof()
+
+    def _await_taking(self, transport: asyncio.Transport) -> None:
+        # Sent to nobody yet: a client that never takes it must not hold the socket for ever.
+        if self._take_timer is not None:
+            self._take_timer.cancel()  # the newest answer has all of the time
+        self._take_timer = self._loop.call_later(self._keepalive_timeout, self._give_up, transport)
 
     def _give_up(self, transport: asyncio.Transport) -> None:
         at_rest = transport.is_closing() or not (self._request_in_progress or self._messages)

@@ -18,7 +18,7 @@ from proxy.edge.protocol import GatewayProtocol, Incoming, self_test
 from proxy.exchange import Exchange
 from proxy.handler import Flow
 from proxy.logs import AccessLog
-from proxy.metrics import Metrics, method_label
+from proxy.metrics import Metrics
 from proxy.policy.snapshot import Listen, ServerTls, Snapshot
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Front:
     def ended(self) -> None:
         """A request has ended, answered or not."""
         self.in_flight -= 1
-        if not self.in_flight:
+        if self.draining and not self.in_flight:
             self._quiet.set()
 
     def at_the_door(self, ex: Exchange) -> Reply | None:
@@ -83,8 +83,9 @@ class Front:
 
     def count(self, ex: Exchange, status: int, sent: int, seconds: float) -> None:
         """A request has ended."""
-        tally = self._metrics.no_route if ex.route is None else ex.route.tally
-        tally.count(method_label(ex.method), status, seconds)
+        route = ex.route
+        tally = self._metrics.no_route if route is None else route.tally
+        tally.count(ex.method, status, seconds)
         if self.access.on:
             self.access.write(ex, status, sent, seconds)
 

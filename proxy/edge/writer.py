@@ -69,9 +69,12 @@ def interim_head(status: int, lines: Lines) -> bytes:
 
 def _head(reply: Reply, framing: str, close: bool) -> bytes:
     head = reply.head
-    lines = head if isinstance(head, str) else _dated(head)
+    if not isinstance(head, str):
+        head = _dated(head)
+    elif not reply.origin:
+        head = f"{head}Date: {_CLOCK.date()}\r\n"
     end = "Connection: close\r\n\r\n" if close else "\r\n"
-    return f"{status_line(reply.status, reply.reason)}{lines}{framing}{end}".encode("latin-1")
+    return f"{status_line(reply.status, reply.reason)}{head}{framing}{end}".encode("latin-1")
 
 
 def _dated(lines: Lines) -> str:

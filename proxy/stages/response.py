@@ -24,7 +24,8 @@ def finish(ex: Exchange, reply: Reply) -> Reply:
     edits = None if route is None else route.response_headers
     head = reply.head
     if isinstance(head, str) and edits is None:
-        reply.head = f"{head}{_VIA_TEXT}X-Request-Id: {ex.request_id}\r\n{ex.admission}"
+        via = _VIA_TEXT if reply.origin else ""
+        reply.head = f"{head}{via}X-Request-Id: {ex.request_id}\r\n{ex.admission}"
         return reply
     lines = reply.fields
     if reply.origin:

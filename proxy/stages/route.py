@@ -18,7 +18,7 @@ _USUAL = frozenset(COMMON_METHODS) - {"OPTIONS"}
 
 
 def find(ex: Exchange) -> Reply | None:
-    """Sets segments, route and captures. Answers what is not to be forwarded: CONNECT and TRACE
+    """Sets route and captures. Answers what is not to be forwarded: CONNECT and TRACE
     (405), `OPTIONS *` and OPTIONS whose Max-Forwards is used up (204), a path that an origin could
     read otherwise (400), and requests without a route (404, 405, 421)."""
     table = ex.snapshot.table
@@ -26,14 +26,13 @@ def find(ex: Exchange) -> Reply | None:
     if method not in _USUAL and (reply := _peculiar(ex)) is not None:
         return reply
     try:
-        segments = ex.segments = split_path(ex.path)
+        found = table.find(method, ex.host, ex.path, ex.fields)
     except ValueError as refused:
         return problem("bad-request", str(refused))
-    found = table.find(method, ex.host, segments, ex.fields)
     if not isinstance(found, Match):
         return _refusal(method, found)
     if method == "OPTIONS" and max_forwards(ex.fields.index.get("max-forwards")) == 0:
-        return _options(table.allow(ex.host, segments, ex.fields))
+        return _options(table.allow(ex.host, split_path(ex.path), ex.fields))
     ex.route = found.item
     ex.captures = found.captures
     return None

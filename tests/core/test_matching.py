@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from proxy.core.fields import Fields
 from proxy.core.matching import (
+    _MAX_KNOWN,
+    _MAX_KNOWN_CHARS,
     COMMON_METHODS,
     Match,
     MethodNotAllowed,
@@ -38,7 +40,7 @@ def find(
 ) -> int | Verdict:
     """The number of the route found, or the verdict."""
     table = RouteTable([(match, number) for number, match in enumerate(routes)])
-    result = table.find(method, host, split_path(path), fields)
+    result = table.find(method, host, path, fields)
     return result.item if isinstance(result, Match) else result
 
 
@@ -216,7 +218,7 @@ ROUTES = st.lists(st.builds(route, PATTERNS, METHODS, HOSTS, HEADERS), max_size=
 
 def takes_path(match: RouteMatch, path: str) -> bool:
     alone = RouteTable([(RouteMatch(match.path), 0)])
-    return isinstance(alone.find("GET", "h", split_path(path), NONE), Match)
+    return isinstance(alone.find("GET", "h", path, NONE), Match)
 
 
 def takes_host(match: RouteMatch, host: str) -> bool:
@@ -273,8 +275,8 @@ def test_what_was_asked_before_changes_no_answer(
     numbered = list(zip(routes, range(len(routes)), strict=True))
     asked = RouteTable(numbered)
     for segments in paths:
-        said = asked.find("GET", "h", segments, NONE)
-        assert said == RouteTable(numbered).find("GET", "h", segments, NONE)
+        said = asked.search("GET", "h", segments, NONE)
+        assert said == RouteTable(numbered).search("GET", "h", segments, NONE)
 
 
 def test_what_a_table_remembers_is_bounded() -> None:
@@ -287,9 +289,42 @@ def test_what_a_table_remembers_is_bounded() -> None:
     for number in range(1024):
         segments = tuple("a" if number >> at & 1 else "b" for at in range(10))
         first = next((at for at in range(10) if segments[at] == "a"), None)
-        found = table.find("GET", "h", segments, NONE)
+        found = table.search("GET", "h", segments, NONE)
         assert (found.item if isinstance(found, Match) else None) == first
         assert remembered(table._root) <= table._most + 1
+
+
+def test_a_path_that_is_known_leads_where_it_led() -> None:
+    """Whatever the method, the host and the fields of those who asked before."""
+    routes = [
+        route("/a/{x}", "POST", hosts=("h",)),
+        route("/a/{x}", headers=(("X", "1"),)),
+        route("/a/{x}", "GET"),
+        route("/b/{y:path}"),
+    ]
+    table = RouteTable([(match, number) for number, match in enumerate(routes)])
+    marked = Fields([("X", "1")])
+    asked = [
+        (method, host, path, fields)
+        for method in ("GET", "POST", "PUT")
+        for host in ("h", "i")
+        for path in ("/a/1", "/a/2", "/b/1/2", "/c")
+        for fields in (NONE, marked)
+    ]
+    for method, host, path, fields in asked * 2 + asked[::-1]:
+        found = table.find(method, host, path, fields)
+        assert found == table.search(method, host, split_path(path), fields)
+    assert table.find("GET", "h", "/b/1/2", NONE) is table.find("GET", "h", "/b/1/2", marked)
+    assert all(path.startswith("/b/") or method == "POST" for method, _, path in table._known)
+
+
+def test_the_paths_that_are_known_are_bounded() -> None:
+    table = RouteTable([(route("/{x:path}"), 0)])
+    for number in range(_MAX_KNOWN + 10):
+        table.find("GET", "h", f"/{number}", NONE)
+    assert len(table._known) <= _MAX_KNOWN
+    table.find("GET", "h", "/" + "x" * _MAX_KNOWN_CHARS, NONE)
+    assert max(len(host) + len(path) for _, host, path in table._known) <= _MAX_KNOWN_CHARS
 
 
 def remembered(place: Any) -> int:

@@ -13,7 +13,7 @@ from proxy.core.matching import Match, PathPattern, Rewrite, RouteMatch, RouteTa
 def found(pattern: str, path: str) -> dict[str, str] | None:
     """The captures of `pattern` on `path`, or None where it does not match."""
     table = RouteTable([(RouteMatch(PathPattern.parse(pattern)), "it")])
-    match = table.find("GET", "h", split_path(path), Fields())
+    match = table.find("GET", "h", path, Fields())
     return match.captures if isinstance(match, Match) else None
 
 

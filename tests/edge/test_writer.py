@@ -58,13 +58,14 @@ def test_text_and_lines_are_the_same_bytes(
 
 
 def test_what_is_written() -> None:
-    assert sent(Reply(200, "Date: then\r\nA: \xe9\r\n", b"body", reason="Fine")) == (
+    assert sent(Reply(200, "Date: then\r\nA: \xe9\r\n", b"body", reason="Fine", origin=True)) == (
         b"HTTP/1.1 200 Fine\r\nDate: then\r\nA: \xe9\r\nContent-Length: 4\r\n\r\nbody"
     )
 
 
-def test_a_date_is_added_where_there_is_none() -> None:
-    head = sent(Reply(404, [("Dates", "1")], b"")).decode().split("\r\n")
+@pytest.mark.parametrize("given", [[("Dates", "1")], "Dates: 1\r\n"])
+def test_a_date_is_added_where_there_is_none(given: Lines | str) -> None:
+    head = sent(Reply(404, given, b"")).decode().split("\r\n")
     assert head[:2] == ["HTTP/1.1 404 Not Found", "Dates: 1"]
     assert head[2].startswith("Date: ")
     assert head[2].endswith(" GMT")

@@ -121,8 +121,8 @@ def test_routes_are_found_and_bound(tmp_path: Path) -> None:
     compiled = snapshot(tmp_path)
     # Header values are wire text: the bytes of the YAML's UTF-8, one character each.
     fields = Fields([("x-beta", "é".encode().decode("latin-1"))])
-    segments = ("api", "users", "7")
-    found = compiled.table.find("HEAD", "a.example.com", segments, fields)
+    path = "/api/users/7"
+    found = compiled.table.find("HEAD", "a.example.com", path, fields)
     assert isinstance(found, Match)
     route = found.item
     assert route is compiled.routes["read"]
@@ -135,7 +135,7 @@ def test_routes_are_found_and_bound(tmp_path: Path) -> None:
     assert route.request_headers.remove == {"x-debug"}
     assert route.response_headers is None
     assert route.upstream is compiled.upstreams["users"]
-    other = compiled.table.find("GET", "a.example.com", segments, Fields())
+    other = compiled.table.find("GET", "a.example.com", path, Fields())
     assert isinstance(other, Match)
     assert other.item.name == "rest"
     assert other.item.rewrite is not None

@@ -112,6 +112,7 @@ def test_what_is_stored_stays_text() -> None:
 
 def test_own_answers_have_no_via() -> None:
     assert finish(Reply(204, [("Allow", "GET")])) == [("Allow", "GET"), ID]
+    assert finish(Reply(204, "Allow: GET\r\n"), None, OURS) == [("Allow", "GET"), ID, *OURS]
 
 
 def test_edits_reach_own_answers_but_never_their_own_fields() -> None:

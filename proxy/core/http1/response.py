@@ -11,11 +11,13 @@ repaired, since what we repair another reader may read differently:
 """
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 from proxy.core.fields import Lines
-from proxy.core.headers import HOP_BY_HOP, RESPONSE_DROP, forward_response_lines
+from proxy.core.headers import HOP_BY_HOP, RESPONSE_DROP, connection_options, forward_response_lines
 from proxy.core.http1.body import ChunkedDecoder, Decoder, FramingError, LengthDecoder, UntilClose
 from proxy.core.layouts import Layouts, Names, form
 
@@ -36,8 +38,8 @@ _MATTERS = frozenset(
     ("connection", "content-length", "keep-alive", "transfer-encoding", "upgrade")
 )  # fmt: skip
 _RETOLD: Final = RESPONSE_DROP | {"x-request-id"}
-_NO_OPTIONS: frozenset[str] = frozenset()
-_USUAL_OPTIONS = {name: frozenset((name,)) for name in ("close", "keep-alive")}
+_NO_OPTIONS: Final[frozenset[str]] = frozenset()
+_MAX_DIGITS: Final = 18
 
 
 class InvalidResponse(Exception):
@@ -52,16 +54,21 @@ class InvalidResponse(Exception):
 class _Layout:
     """What the field names of a head tell of it.
 
-    `framing`: the lower-case name and place of each line that matters to us.
+    `framing`: the lower-case name of each line that matters to us; `pick` takes their values from
+    those of all lines. `repeats`: whether one of the names comes twice.
     `text`: the form of the lines that go on to a client, where the text they make is a Reply's
     (with Date; X-Request-Id is made anew, X-RateLimit may be); else None.
     """
 
-    __slots__ = ("framing", "text")
+    __slots__ = ("framing", "pick", "repeats", "text")
 
     def __init__(self, names: Names) -> None:
         lower = [name.lower() for name in names]
-        self.framing = [(low, place) for place, low in enumerate(lower) if low in _MATTERS]
+        places = [place for place, low in enumerate(lower) if low in _MATTERS]
+        self.framing = [lower[place] for place in places]
+        # Once more than asked for, as of a single place it would not make a tuple.
+        self.pick = itemgetter(*places, places[0]) if places else tuple
+        self.repeats = len(set(self.framing)) < len(places)
         self.text = form(names, _RETOLD) if "date" in lower and not _rated(lower) else None
 
 
@@ -152,19 +159,16 @@ class ResponseParser:
 
         Raises InvalidResponse, and FramingError for a broken body.
         """
-        events: list[ResponseHead | bytes] = []
         decoder = self._decoder
         if decoder is None:
-            if self.done:
-                self.rest += data
-            else:
-                self._heads(data, events)
-        else:
-            pieces, rest = decoder.feed(data)
-            events += pieces
-            self.rest += rest
-            self.done = decoder.done
-        return events
+            if not self.done:
+                return self._heads(data)
+            self.rest += data
+            return []
+        pieces, rest = decoder.feed(data)
+        self.rest += rest
+        self.done = decoder.done
+        return list(pieces)
 
     def eof(self) -> bool:
         """The stream ends here: True where the answer is complete with that."""
@@ -172,15 +176,16 @@ class ResponseParser:
             self.done = self._decoder.eof()
         return self.done
 
-    def _heads(self, data: bytes, events: list[ResponseHead | bytes]) -> None:
+    def _heads(self, data: bytes) -> list[ResponseHead | bytes]:
         if self._held:
             data = self._held + data
             self._held = b""
+        events: list[ResponseHead | bytes] = []
         while True:
             end = data.find(b"\r\n\r\n", self._scanned)
             if end < 0:
                 self._hold(data)
-                return
+                return events
             self._scanned = 0
             head = _parse(data[: end + 2])
             data = data[end + 4 :]
@@ -188,26 +193,32 @@ class ResponseParser:
             if head.status >= 200:
                 _frame(head, self._method)
                 break
-            if head.status == 101:
-                if not self._upgrade:
-                    raise InvalidResponse("upgrade", "101 without having been asked to upgrade")
-                _connection(head)
+            if self._is_switch(head):
                 break
-            self._interim += 1
-            if self._interim > MAX_INTERIM:
-                raise InvalidResponse("interim", "interim answers without an end")
         size = head.body
-        if size is not None and size <= len(data):
-            self.done = True
-            if size:
-                events.append(data if size == len(data) else data[:size])
-            self.rest = data[size:]
-            return
-        if size is not None:
+        if size is None:
+            self._decoder = ChunkedDecoder() if head.chunked else UntilClose()
+        elif size > len(data):
             self._decoder = LengthDecoder(size)
         else:
-            self._decoder = ChunkedDecoder() if head.chunked else UntilClose()
-        events += self.feed(data)
+            self.done = True
+            if size:
+                events.append(data[:size])
+            self.rest = data[size:]
+            return events
+        return events + self.feed(data)
+
+    def _is_switch(self, head: ResponseHead) -> bool:
+        """Whether an interim head is the last one: the protocol changes behind it."""
+        if head.status == 101:
+            if not self._upgrade:
+                raise InvalidResponse("upgrade", "101 without having been asked to upgrade")
+            _connection(head)
+            return True
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            raise InvalidResponse("interim", "interim answers without an end")
+        return False
 
     def _hold(self, data: bytes) -> None:
         """Keeps a head that has begun, unless it can already be refused."""
@@ -255,22 +266,26 @@ def _status(line: str) -> tuple[int, int, str]:
 def _connection(head: ResponseHead) -> dict[str, str]:
     """Reads Connection, Keep-Alive and Upgrade into `head`; all the fields that matter to us, by
     lower-case name, repeated lines joined."""
-    found: dict[str, str] = {}
-    values = head.values
-    for low, place in head.layout.framing:
-        value = values[place]
-        found[low] = f"{found[low]}, {value}" if low in found else value
-    if (connection := found.get("connection")) is not None:
-        low = connection.lower()
-        head.options = _USUAL_OPTIONS.get(low) or frozenset(
-            option.strip(" \t") for option in low.split(",")
-        )
+    layout = head.layout
+    lines = zip(layout.framing, layout.pick(head.values), strict=False)
+    found = _joined(lines) if layout.repeats else dict(lines)
+    connection = found.get("connection")
+    if connection is not None:
+        head.options = connection_options(connection)
         if "close" in head.options:
             head.keep_alive = False
-    if (keep_alive := found.get("keep-alive")) is not None:
+    keep_alive = found.get("keep-alive")
+    if keep_alive is not None:
         timeout = _KEEP_ALIVE_TIMEOUT.search(keep_alive)
         head.keep_alive_timeout = int(timeout[1]) if timeout else None
     head.upgrade = found.get("upgrade")
+    return found
+
+
+def _joined(lines: Iterable[tuple[str, str]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in lines:
+        found[name] = f"{found[name]}, {value}" if name in found else value
     return found
 
 
@@ -280,7 +295,9 @@ def _frame(head: ResponseHead, method: str) -> None:
     said = found.get("content-length")
     coding = found.get("transfer-encoding")
     if said is not None:
-        head.length = _length(said)
+        # Latin-1 text has no decimal digits but 0 to 9 ("²" is a digit, not a decimal).
+        plain = said.isdecimal() and len(said) <= _MAX_DIGITS
+        head.length = int(said) if plain else _repeated(said)
     if coding is not None:
         _check_coding(coding, said, head.version)
     if method == "HEAD" or head.status in (204, 304):
@@ -311,15 +328,14 @@ def _check_coding(coding: str, length: str | None, version: int) -> None:
         raise InvalidResponse("transfer-encoding", "a Transfer-Encoding that is not chunked")
 
 
-def _length(value: str) -> int:
-    """Content-Length's number; identical repetitions collapse (RFC 9110 §8.6)."""
-    if "," in value:
-        values = {part.strip(" \t") for part in value.split(",")}
-        value = values.pop()
-        if values:
-            raise InvalidResponse("content-length", "conflicting Content-Length values")
-    # Latin-1 text has no decimal digits but 0 to 9 ("²" is a digit, not a decimal).
-    if not value.isdecimal() or len(value) > 18:
+def _repeated(value: str) -> int:
+    """The number of a Content-Length that is not plain: identical repetitions collapse (RFC 9110
+    §8.6)."""
+    values = {part.strip(" \t") for part in value.split(",")}
+    value = values.pop()
+    if values:
+        raise InvalidResponse("content-length", "conflicting Content-Length values")
+    if not value.isdecimal() or len(value) > _MAX_DIGITS:
         raise InvalidResponse("content-length", "Content-Length is not 1 to 18 digits")
     return int(value)
 

@@ -34,6 +34,8 @@ _EXPIRED: Final = {
 class Call:
     """One request and its answer. Implements `ReplyStream`; belongs to `upstream`."""
 
+    _upload_began: float
+
     __slots__ = (
         "_buffered",
         "_connection",
@@ -59,7 +61,6 @@ class Call:
     )
 
     def __init__(self, upstream: "HttpUpstream", request: Outgoing, now: float) -> None:
-        plan = upstream.plan
         patience = request.patience
         self._upstream = upstream
         self._request = request
@@ -68,12 +69,10 @@ class Call:
         self._pieces: list[bytes] = []
         self._buffered = 0
         self._ended = False
-        self._upload_began = now
         self.phase = QUEUED
         self.began = now
         """When the upstream's own time began: with a slot, or once it had the whole body."""
-        self.deadline = now + (plan.deadline if patience is None else patience)
-        self.due = min(now + plan.queue_timeout, self.deadline)
+        self.deadline = self.due = now + (upstream.plan.deadline if patience is None else patience)
         self.waiter: asyncio.Future[bool] | None = None
         self.slot = False
         self.index = -1
@@ -91,8 +90,13 @@ class Call:
 
     # What the client does with it.
 
-    def begin(self, connection: Connection) -> None:
-        """Uses this connection from here on. Raises UpstreamError where it is gone already."""
+    def queued(self, now: float) -> None:
+        """It waits in line."""
+        self.due = min(now + self._upstream.plan.queue_timeout, self.deadline)
+
+    def begin(self, connection: Connection, now: float) -> None:
+        """Uses this connection from here on, and goes out at once, unless `sending` follows.
+        Raises UpstreamError where the connection is gone already."""
         if connection.closed:
             raise UpstreamError("reset", "the connection was closed at once", sent=False)
         self._connection = connection
@@ -100,11 +104,13 @@ class Call:
         self.failure = None
         request = self._request
         self._parser = ResponseParser(request.method, request.upgrade is not None)
+        self.sent(now)
 
     def sent(self, now: float) -> None:
         """The request is out: its answer is due."""
         self.phase = WAITING
-        self.due = min(now + self._upstream.plan.response_timeout, self.deadline)
+        due = now + self._upstream.plan.response_timeout
+        self.due = due if due < self.deadline else self.deadline
 
     def sending(self, now: float) -> None:
         """The request's body is on its way. While the client is slow nothing is due: that is
@@ -153,12 +159,9 @@ class Call:
     def content(self) -> bytes:
         """Takes what has arrived of the body."""
         pieces = self._pieces
-        if not pieces:
-            return b""
-        content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        self._pieces = []
         self._buffered = 0
-        return content
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
@@ -263,8 +266,9 @@ class Call:
             self._complete(parser.rest)
         elif self._buffered > HIGH_WATER and self._connection is not None:
             self._connection.pause_reading()
-        if self.head is not None:
-            self.wake()
+        waiter = self.waiter
+        if waiter is not None and self.head is not None and not waiter.done():
+            waiter.set_result(False)
 
     def ended(self) -> bool:
         """The upstream ended its half of the connection."""

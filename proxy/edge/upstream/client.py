@@ -51,21 +51,17 @@ class HttpUpstream:
         if not pool.bound:
             pool.bind()
         now = pool.loop.time()
-        self._endpoints.ensure(now)
         call = Call(self, request, now)
         self._tally.in_flight += 1
         try:
             if pool.enter(call):
                 call.slot = True
             else:
-                call.began = now = await self._queue(call)
+                call.began = now = await self._queue(call, now)
             index = call.index = self._endpoints.choose(request, now)
             connection = pool.take(index, now)
-            if connection is None:
-                connection = await self._connect(call)
-                now = pool.loop.time()
-            if request.announced is not None:
-                connection = await self._announced(call, connection, request.announced)
+            if connection is None or request.announced is not None:
+                connection = await self._prepare(call, connection, request.announced)
                 now = pool.loop.time()
             self._write(call, connection, request, now)
             await call.answer()
@@ -83,18 +79,15 @@ class HttpUpstream:
             raise
         took = pool.loop.time() - call.began
         self._tally.duration.observe(took)
-        whole = call.whole
-        return Reply(
-            head.status,
-            head.end_to_end(),
-            call.content() if whole else b"",
-            stream=None if whole or call.tunnel is not None else call,
-            length=head.length,
-            tunnel=call.tunnel,
-            origin=True,
-            reason=head.reason,
-            took=took,
-        )
+        reply = Reply(head.status, head.end_to_end(), b"", head.length, head.reason, True)
+        reply.took = took
+        if call.whole:
+            reply.body = call.content()
+        elif call.tunnel is None:
+            reply.stream = call
+        else:
+            reply.tunnel = call.tunnel
+        return reply
 
     def start(self, before: "HttpUpstream | None" = None) -> None:
         """A snapshot that has this upstream is in use, in place of the one `before`: health checks
@@ -131,8 +124,10 @@ class HttpUpstream:
             self._endpoints.left(call.index)
         self.pool.leave(call, call.slot)
 
-    async def _queue(self, call: Call) -> float:
+    async def _queue(self, call: Call, now: float) -> float:
         """Waits for a slot; the time when it came."""
+        self._endpoints.ensure(now)
+        call.queued(now)
         try:
             call.slot = await self.pool.queue(call)
         finally:
@@ -176,10 +171,14 @@ class HttpUpstream:
         finally:
             call.waiter = None
 
-    async def _announced(
-        self, call: Call, connection: Connection, announced: Announced
+    async def _prepare(
+        self, call: Call, connection: Connection | None, announced: Announced | None
     ) -> Connection:
-        """Has the request made known; the connection for it, this one if it is still good."""
+        """A connection, this one if there is one, once the request is known where it has to be."""
+        if connection is None:
+            connection = await self._connect(call)
+        if announced is None:
+            return connection
         call.phase = CONNECTING
         call.due = call.deadline
         try:
@@ -202,26 +201,22 @@ class HttpUpstream:
             self._endpoints.failed(index, began, now, error.detail)
 
     def _write(self, call: Call, connection: Connection, request: Outgoing, now: float) -> None:
-        call.begin(connection)
-        body = request.body
-        head = self._head(call.index, request)
-        if body is None:
-            call.sent(now)
-            connection.transport.write(head)
-        else:
-            call.sending(now)
-            call.upload = Upload(call, connection, body)
-            call.upload.start(head, expect=request.expect_continue)
-
-    def _head(self, index: int, request: Outgoing) -> bytes:
-        method, head = request.method, request.head
+        call.begin(connection, now)
+        method, head, body = request.method, request.head, request.body
         lines = head if isinstance(head, str) else written(head)
-        if request.body is not None or request.upgrade is not None or method in _BODY_EXPECTED:
+        if body is not None or request.upgrade is not None or method in _BODY_EXPECTED:
             lines += _framing(request)
-        return (
+        index = call.index
+        raw = (
             f"{method} {self._paths[index]}{request.target} HTTP/1.1\r\n"
             f"Host: {request.host or self._hosts[index]}\r\n{lines}\r\n"
         ).encode("latin-1")
+        if body is None:
+            connection.transport.write(raw)
+        else:
+            call.sending(now)
+            call.upload = Upload(call, connection, body)
+            call.upload.start(raw, expect=request.expect_continue)
 
 
 def _framing(request: Outgoing) -> str:

@@ -57,7 +57,7 @@ class Pool:
         self.buffer = memoryview(bytearray(READ_SIZE))
         self._busy = 0
         self._max_busy = plan.max_connections
-        self._idle_timeout = plan.idle_timeout
+        self._idle_timeout = plan.idle_timeout  # 0 once no connection is kept any more
         self._line: deque[asyncio.Future[bool]] = deque()
         self._calls: set[Timed] = set()
         self.bound = False
@@ -181,7 +181,7 @@ class Pool:
         idle = self._idle_timeout
         if keep_alive_timeout is not None:
             idle = min(idle, keep_alive_timeout - 1)
-        if self._closed or self._retired or idle <= 0 or connection.closed:
+        if idle <= 0 or connection.closed:
             connection.abort()
             return
         if connection.reading_paused:
@@ -276,6 +276,7 @@ class Pool:
         """No snapshot names this upstream any more: idle connections close now, the others when
         the requests that still hold it are answered. One that begins late is still served."""
         self._retired = True
+        self._idle_timeout = 0.0
         for stack in self._idle:
             for connection in stack:
                 connection.abort()
@@ -290,6 +291,7 @@ class Pool:
     async def close(self) -> None:
         """Closes every connection, also in use, and returns when all sockets are closed."""
         self._closed = True
+        self._idle_timeout = 0.0
         self._stop_lookups()
         if self._timer is not None:
             self._timer.cancel()

@@ -3,7 +3,7 @@
 It is the embedded store, and what a process falls back to when it cannot reach a shared one.
 
 Rules:
-- Checks all, then commits all or none. A charge sees those before it in the same request.
+- Charges all or none. A charge sees those before it in the same request.
 - A key is forgotten once it is idle: from then on its answers are those of a key never seen.
 - At `max_keys` a new key takes the place of an idle one. Where none is idle, new keys of a limit
   share one overflow bucket. A key that counts is never dropped, so a flood of random keys resets
@@ -34,8 +34,8 @@ _FINEST = 20  # the narrowest bucket of the wheel is 2^20 µs, about a second
 _Shard = dict[bytes, State | None]
 """Key → state; None: forgotten, and still in the wheel."""
 _UNKNOWN: Any = object()
-_Asked = tuple[_Shard, bytes, State]
-"""What a charge would leave: the dict that holds, or will hold, its key; the key; its state."""
+_Charged = tuple[_Shard, bytes, State | None]
+"""Where a charge's key is, or would be; the key; its state before."""
 
 
 class _Space:
@@ -139,42 +139,49 @@ class MemoryLimits:
         return self.decide(charges)
 
     def decide(self, charges: Sequence[Charge]) -> list[Decision]:
+        # What is allowed is charged at once, and taken back where a later one refuses. New keys
+        # wait until none does: a request that is refused leaves none behind.
         now = self._clock()
         decisions: list[Decision] = []
-        asked: list[_Asked] = []
-        spaces: list[_Space] = []
-        refused = False
+        charged: list[_Charged] = []
+        new: list[_New] = []
         fresh = 0
+        refused = False
         for charge in charges:
             variant = charge.variant
             space = self._spaces.get(variant.space)
             if space is None or space.variant is not variant:
                 space = self._space(variant)
-            slot = charge.key
-            states = space.shards[slot[-1]]
-            before = states.get(slot, _UNKNOWN)
+            key = charge.key
+            states = space.shards[key[-1]]
+            before = states.get(key, _UNKNOWN)
             if before is _UNKNOWN:
-                slot = self._slot(space, slot, now, fresh)
-                if slot is OVERFLOW:
+                key = self._slot(space, key, now, fresh)
+                if key is OVERFLOW:
                     self._metrics.limit(variant.limit).overflow += 1
-                states = space.shards[slot[-1]]
-                before = states.get(slot)
-            if space in spaces:
-                before = _latest(asked, states, slot, before)
+                states = space.shards[key[-1]]
+                before = states.get(key, _UNKNOWN)
+            is_new = before is _UNKNOWN
+            if is_new:
+                before = _pending(new, space, key) if new else None
             after, decision = variant.algorithm.step(before, variant.params, now, charge.cost)
             decisions.append(decision)
-            spaces.append(space)
-            asked.append((states, slot, after))
-            if not decision.allowed:
+            charged.append((states, key, before))
+            if not decision[0]:
                 refused |= not charge.shadow
-            elif before is None and charge.cost and slot not in states:
-                fresh += 1
-        if refused:
-            return _uncharged(charges, decisions, asked, now)
-        for place, charge in enumerate(charges):
-            if charge.cost and decisions[place].allowed:
+            elif charge.cost:
                 charge.at = now
-                self._commit(spaces[place], *asked[place], now)
+                if is_new:
+                    fresh += before is None
+                    new.append((space, key, after))
+                else:
+                    states[key] = after
+                    if space.ends[0] <= now:  # there is one: the wheel has this key
+                        self._count -= space.sweep(now, _STEPS, _STEPS)
+        if refused:
+            return _uncharged(charges, decisions, charged, now)
+        if new:
+            self._add(new, now)
         return decisions
 
     async def give_back(self, charges: Sequence[Charge]) -> None:
@@ -194,7 +201,7 @@ class MemoryLimits:
             if state is not None:
                 refund = variant.algorithm.refund
                 state = refund(state, variant.params, charge.at, now, charge.cost)
-                self._commit(space, states, charge.key, state, now)
+                states[charge.key] = state
             charge.at = 0
 
     async def peek(self, charge: Charge) -> Decision:
@@ -243,35 +250,47 @@ class MemoryLimits:
                 self._count -= other.sweep(now, _SEARCH, fresh + 1)
         return key if self._count + fresh < self._max_keys else OVERFLOW
 
-    def _commit(self, space: _Space, states: _Shard, slot: bytes, state: State, now: int) -> None:
-        if slot in states:
-            states[slot] = state
-        else:
-            space.put(slot, state, now)
-            self._count += 1
-        if space.ends[0] <= now:  # there is one: the wheel has this key
-            self._count -= space.sweep(now, _STEPS, _STEPS)
+    def _add(self, new: "Sequence[_New]", now: int) -> None:
+        for space, key, state in new:
+            states = space.shards[key[-1]]
+            if key in states:  # charged twice by one request
+                states[key] = state
+            else:
+                space.put(key, state, now)
+                self._count += 1
+            if space.ends[0] <= now:
+                self._count -= space.sweep(now, _STEPS, _STEPS)
 
 
-def _latest(
-    asked: Sequence[_Asked], states: _Shard, slot: bytes, held: State | None
-) -> State | None:
-    """The state of a key as the charges before leave it; `held` where they did not ask for it."""
-    for others, key, after in reversed(asked):
-        if others is states and key == slot:
-            return after
-    return held
+_New = tuple[_Space, bytes, State]
+"""A key that is not there yet, and the state to begin with."""
+
+
+def _pending(new: Sequence[_New], space: _Space, key: bytes) -> State | None:
+    """The state of a new key as the charges before leave it; None where they did not charge it."""
+    for other, name, state in reversed(new):
+        if other is space and name == key:
+            return state
+    return None
 
 
 def _uncharged(
-    charges: Sequence[Charge], decisions: Sequence[Decision], asked: Sequence[_Asked], now: int
+    charges: Sequence[Charge],
+    decisions: Sequence[Decision],
+    charged: Sequence[_Charged],
+    now: int,
 ) -> list[Decision]:
-    """The decisions of a refused request: a limit that would have admitted it has not been
-    charged, and says so."""
+    """Takes back what a refused request was charged; its decisions: a limit that would have
+    admitted it has not been charged, and says so."""
+    for charge, (states, key, before) in zip(reversed(charges), reversed(charged), strict=True):
+        if charge.at:
+            charge.at = 0
+            if key in states:
+                states[key] = before
     answers = list(decisions)
     for place, charge in enumerate(charges):
         if decisions[place].allowed:
             variant = charge.variant
-            states, slot, _ = asked[place]
-            answers[place] = variant.algorithm.step(states.get(slot), variant.params, now, 0)[1]
+            states, key, _ = charged[place]
+            answers[place] = variant.algorithm.step(states.get(key), variant.params, now, 0)[1]
     return answers
