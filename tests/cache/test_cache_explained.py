@@ -7,6 +7,8 @@ from cache_kit import MAX_AGE, Cached, Origin, StartCached, respond, status_of
 
 from proxy.admin.question import Question
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 BEHIND = ("Cache-Control", "max-age=60, stale-while-revalidate=20")
 TAGGED = ("ETag", '"v1"')
 VARIES = ("Vary", "X-L")

@@ -10,6 +10,8 @@ from rawhttp import Answer, Seen, Wire
 
 from proxy.core.dates import imf_fixdate, parse_http_date
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 Line = tuple[str, str]
 CC = "Cache-Control"
 TAGGED = ("ETag", '"v1"')

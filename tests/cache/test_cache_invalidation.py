@@ -11,6 +11,8 @@ from proxy.core.cache.urls import host_tag, target_tag
 from proxy.store.memory.purges import MAX_PREFIXES, MAX_RECENT, SOFT, VALID, VOID, Purgeable, Purges
 from proxy.store.ports import Purge
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 OK = respond("done")
 
 

@@ -11,6 +11,8 @@ from rawhttp import Answer, RawOrigin, Seen, Wire, free_port
 from proxy import logs
 from proxy.app import Gateway
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 GATEWAY = """\
 server: {{listen: "127.0.0.1:{port}"}}
 log: {{level: error}}

@@ -6,6 +6,8 @@ import pytest
 from cache_kit import MAX_AGE, Cached, Origin, StartCached, respond, status_of
 from rawhttp import Seen, Wire
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 
 async def whose(wire: Wire, seen: Seen) -> None:
     await wire.send(

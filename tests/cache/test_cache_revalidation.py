@@ -6,6 +6,8 @@ import pytest
 from cache_kit import MAX_AGE, Cached, Origin, StartCached, request, respond, status_of, until
 from rawhttp import Seen, Wire
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 TAG = ("ETag", '"v1"')
 SINCE = ("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
 UNCHANGED = (

@@ -2,7 +2,10 @@
 
 import asyncio
 
+import pytest
 from cache_kit import MAX_AGE, Cached, Origin, StartCached, request, respond, status_of, until
+
+pytestmark = pytest.mark.usefixtures("lane")
 
 LIMITS = """\
 limits:

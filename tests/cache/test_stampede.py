@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
 from cache_kit import MAX_AGE, Cached, Origin, StartCached, request, respond, status_of, until
 from rawhttp import Answer, Seen, Wire
+
+pytestmark = pytest.mark.usefixtures("lane")
 
 CLIENTS = 250
 

@@ -9,6 +9,7 @@ in_memory = pytest.mark.parametrize("store", ["memory"], indirect=True)
 
 
 @in_memory
+@pytest.mark.usefixtures("lane")
 @pytest.mark.parametrize("body", [BODY, b""], ids=["body", "none"])
 async def test_a_client_that_closes_its_half_has_left(
     shop: Shop, origin: Origin, body: bytes

@@ -13,6 +13,8 @@ from retries_kit import OK, Bench, Origin, Running, head, until
 
 from proxy.edge.upstream import resolve
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 ILL: Final = answering(head("500 Ill"))
 HASH: Final = {"balance": "hash", "hash_key": ["header:X-Api-Key|ip"]}
 CHECK: Final = {"path": "/healthz", "interval": "50ms", "timeout": "50ms"}

@@ -25,6 +25,8 @@ from resilience_kit import (
     well,
 )
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 CACHED: Settings = {
     "route": {"cache": "things"},
     "policies": {"caches": {"things": {"early_refresh": 0}}},

@@ -24,6 +24,8 @@ from resilience_kit import (
     well,
 )
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 
 @pytest.mark.parametrize("probes", [1, 3])
 async def test_exactly_so_many_probes(

@@ -10,6 +10,8 @@ import pytest
 from rawhttp import Cut, Script, Seen, Wire, read_body
 from retries_kit import BUSY, OK, QUICK, Bench, chunked, head, sized, until
 
+pytestmark = pytest.mark.usefixtures("lane")
+
 BODY: Final = os.urandom(10 * 1024)
 KEPT: Final = 64 * 1024
 
