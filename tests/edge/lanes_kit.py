@@ -1,9 +1,11 @@
 """A gateway with some of everything, and its connections as the edge has them."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+import trustme
 from edge_kit import GATEWAY, Running, StartGateway
 from rawhttp import RawOrigin, Seen, Wire, echo
 
@@ -80,6 +82,52 @@ class Gate:
         await wire.send(head + b"\r\n\r\n" if seen.method == "HEAD" else head + b"\r\n\r\n" + body)
 
 
+class Way:
+    """How clients come: `tcp`, `tls` (over TCP), or `unix`."""
+
+    def __init__(self, name: str = "tcp", folder: Path = Path()) -> None:
+        self.name = name
+        self.server = ""
+        """What the gateway's file says of it."""
+        self._path = folder / "gate.sock"
+        self._tls: ssl.SSLContext | None = None
+        if name == "tls":
+            authority = trustme.CA()
+            cert = authority.issue_cert("localhost")
+            cert.private_key_pem.write_to_path(folder / "key.pem")
+            cert.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+            self.server = "tls: {cert: cert.pem, key: key.pem}\n"
+            self._tls = ssl.create_default_context()
+            authority.configure_trust(self._tls)
+
+    def at(self, text: str) -> str:
+        """The gateway's file, listening there."""
+        return text.replace("127.0.0.1:{port}", f"unix:{self._path}") if self.unix else text
+
+    @property
+    def unix(self) -> bool:
+        return self.name == "unix"
+
+    async def open(self, running: Running) -> tuple[Wire, GatewayProtocol]:
+        """A connection's two ends."""
+        before = connections(running)
+        if self.unix:
+            wire = Wire(*await asyncio.open_unix_connection(self._path))
+        elif self._tls is not None:
+            wire = await Wire.open(running.port, ssl=self._tls, server_hostname="localhost")
+        else:
+            wire = await Wire.open(running.port)
+
+        def new() -> list[GatewayProtocol]:
+            return [conn for conn in connections(running) if conn not in before]
+
+        await until(new)
+        return wire, new()[0]
+
+
+TCP = Way()
+
+
 async def start(
     start_gateway: StartGateway,
     origin: RawOrigin,
@@ -88,6 +136,7 @@ async def start(
     store: str = "memory://",
     prefix: str = "lanes",
     server: str = "",
+    way: Way = TCP,
 ) -> Running:
     """Routes `/c/` with a cache, `/l/` with two requests a day for each path, and `/o/`."""
     (folder / "policies").mkdir(exist_ok=True)
@@ -95,26 +144,13 @@ async def start(
     text = f'store: {{{{url: "{store}", timeout: 5s, prefix: {prefix}}}}}\n' + GATEWAY.replace(
         "level: warning", "level: warning, access: json"
     )
-    server = f"health_path: /-/ready\nmax_header_bytes: 4KiB\n{server}"
-    return await start_gateway(origin, text=text, server=server, routes=ROUTES, limits=LIMITS)
+    server = f"health_path: /-/ready\nmax_header_bytes: 4KiB\n{way.server}{server}"
+    return await start_gateway(
+        origin, text=way.at(text), server=server, routes=ROUTES, limits=LIMITS
+    )
 
 
 def connections(running: Running) -> list[GatewayProtocol]:
     front = running.gateway._front
     assert front is not None
     return list(front.manager.connections_by_protocol)
-
-
-async def connected(running: Running, wire: Wire) -> GatewayProtocol:
-    """The gateway's end of a client's connection."""
-    name = wire.writer.get_extra_info("sockname")
-
-    def mine() -> list[GatewayProtocol]:
-        return [
-            conn
-            for conn in connections(running)
-            if conn.transport is not None and conn.transport.get_extra_info("peername") == name
-        ]
-
-    await until(mine)
-    return mine()[0]
