@@ -74,23 +74,31 @@ def tightest(said: Sequence[Said]) -> Said:
     return best
 
 
+def policies(limits: Sequence[Limited]) -> str:
+    """RateLimit-Policy, as a line."""
+    return f"RateLimit-Policy: {', '.join([limit.policy_item for limit in limits])}\r\n"
+
+
+def standing(limit: Limited, left: int, reset: int) -> str:
+    """RateLimit, as a line: what is `left` of the limit, and the µs until it is more."""
+    return f"RateLimit: {limit.sf_name};r={left};t={-(-reset // 1_000_000)}\r\n"
+
+
 def ratelimit_fields(said: Sequence[Said], style: Style) -> str:
     """The answer's field lines for its enforced limits (none: no lines), as text: "Name: value",
     each with its CRLF."""
     if not said or style == "off":
         return ""
     limit, (_, left, reset, _, _) = tightest(said) if len(said) > 1 else said[0]
-    wait = -(-reset // 1_000_000)
-    if style == "standard":
-        policies = said[0][0].policy_item
-        for other, _ in said[1:]:
-            policies = f"{policies}, {other.policy_item}"
-        return f"RateLimit-Policy: {policies}\r\nRateLimit: {limit.sf_name};r={left};t={wait}\r\n"
-    legacy = (
-        f"X-RateLimit-Limit: {limit.quota}\r\nX-RateLimit-Remaining: {left}\r\n"
-        f"X-RateLimit-Reset: {wait}\r\n"
-    )
-    return legacy if style == "legacy" else ratelimit_fields(said, "standard") + legacy
+    standard = legacy = ""
+    if style != "legacy":
+        standard = policies([one for one, _ in said]) + standing(limit, left, reset)
+    if style != "standard":
+        legacy = (
+            f"X-RateLimit-Limit: {limit.quota}\r\nX-RateLimit-Remaining: {left}\r\n"
+            f"X-RateLimit-Reset: {seconds(reset)}\r\n"
+        )
+    return standard + legacy
 
 
 def retry_after(decisions: Sequence[Decision]) -> int:

@@ -26,6 +26,7 @@ from proxy.core.ratelimit import sf_string
 from proxy.core.retries import Budget, RetryTerms
 from proxy.core.store_urls import StoreUrl
 from proxy.metrics import CacheTally, IdempotencyTally, LimitTally, RouteTally, UpstreamTally
+from proxy.policy.usual import UsualLimits
 
 Network = IPv4Network | IPv6Network
 
@@ -356,17 +357,18 @@ class RoutePlan:
     idempotency: IdempotencyPlan | None = None
     first_limits: tuple[LimitPlan, ...] = field(init=False, repr=False, compare=False)
     """Those charged before anything else is done."""
+    usual_limits: UsualLimits | None = field(init=False, repr=False, compare=False)
+    """The same, where all of them are usual."""
     miss_limits: tuple[LimitPlan, ...] = field(init=False, repr=False, compare=False)
     """Those charged just before a request goes upstream: none where nothing else could answer."""
 
     def __post_init__(self) -> None:
-        first: list[LimitPlan] = []
-        on_miss: list[LimitPlan] = []
-        for plan in self.limits:
-            late = plan.charge == "miss" and self.cache is not None
-            (on_miss if late else first).append(plan)
-        object.__setattr__(self, "first_limits", tuple(first))
-        object.__setattr__(self, "miss_limits", tuple(on_miss))
+        late = {p.name for p in self.limits if p.charge == "miss" and self.cache is not None}
+        first = tuple([plan for plan in self.limits if plan.name not in late])
+        on_miss = tuple([plan for plan in self.limits if plan.name in late])
+        object.__setattr__(self, "first_limits", first)
+        object.__setattr__(self, "usual_limits", UsualLimits.of(first))
+        object.__setattr__(self, "miss_limits", on_miss)
 
 
 @dataclass(frozen=True, slots=True)

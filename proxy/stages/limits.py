@@ -13,12 +13,18 @@ Rules:
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
+from math import inf
 from typing import NamedTuple
 
 from proxy.core.limits.decision import Decision
 from proxy.core.message import Reply
 from proxy.core.problems import problem
-from proxy.core.ratelimit import ratelimit_fields, temporarily_reduced, too_many_requests
+from proxy.core.ratelimit import (
+    ratelimit_fields,
+    standing,
+    temporarily_reduced,
+    too_many_requests,
+)
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import LimitPlan, LimitVariant
 from proxy.store.ports import Charge, LimitStore, Unavailable
@@ -56,7 +62,28 @@ def admit(ex: Exchange, store: LimitStore) -> Verdict:
     route = ex.route
     if route is None or not route.first_limits:
         return None
-    return _charge(ex, route.first_limits, store)
+    usual, decide = route.usual_limits, store.decide
+    if usual is None or decide is None or ex.snapshot.server.ratelimit_headers != "standard":
+        return _charge(ex, route.first_limits, store)
+    # What nearly every request is. The rest of this module says the same, and more.
+    charges = [Charge(variant, digest(ex), cost, False) for variant, digest, cost in usual.asked]
+    decisions = decide(charges)
+    tightest, least, left, longest = usual.variants[0], inf, 0, -1
+    for variant, (allowed, remaining, reset, _, delay) in zip(
+        usual.variants, decisions, strict=True
+    ):
+        if delay or not allowed:
+            return _decided(ex, list(route.first_limits), charges, decisions)
+        share = remaining / variant.quota
+        if share < least or (share == least and reset > longest):
+            tightest, least, left, longest = variant, share, remaining, reset
+    for tally in usual.tallies:
+        tally.allowed += 1
+    ex.admission = f"{usual.policies}{standing(tightest, left, longest)}"
+    ex.charges = charges
+    if route.miss_limits:  # they will want to say of all what they say of themselves
+        ex.said = list(zip(usual.variants, decisions, strict=True))
+    return None
 
 
 async def admit_miss(ex: Exchange, store: LimitStore) -> Reply | None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.core.fields import Fields, read_written
 from proxy.core.keys import KeyTemplate, WhenRule
@@ -18,6 +20,7 @@ from proxy.core.ratelimit import policy_item
 from proxy.exchange import Exchange
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitPlan, LimitVariant
+from proxy.policy.usual import UsualLimits
 from proxy.stages import limits
 from proxy.store.memory.limits import MemoryLimits
 
@@ -68,7 +71,10 @@ class Bench:
         )  # fmt: skip
         ex.client_ip = ip
         ex.trusted = trusted
-        ex.route = SimpleNamespace(name="things", limits=plans, first_limits=plans, miss_limits=())
+        ex.route = SimpleNamespace(
+            name="things", limits=plans, first_limits=plans, miss_limits=(),
+            usual_limits=UsualLimits.of(plans),
+        )  # fmt: skip
         return ex
 
     def ask(self, ex):
@@ -258,6 +264,44 @@ async def test_a_leaky_bucket_waits_for_the_longest_line(bench):
     assert max(waits[0], waits[3]) < 0.04
     assert waits[1] > 0.049
     assert waits[2] > 0.099
+
+
+ALGORITHM = st.sampled_from(["fixed_window", "sliding_window", "token_bucket", "leaky_bucket"])
+LIMIT = st.tuples(
+    ALGORITHM, st.integers(1, 6), st.integers(1, 3), st.sampled_from(["ip", "global"])
+)
+CALL = st.tuples(st.sampled_from(["192.0.2.1", "192.0.2.2"]), st.integers(0, SECOND))
+
+
+@given(st.lists(LIMIT, min_size=1, max_size=3), st.lists(CALL, max_size=20), st.booleans())
+def test_the_usual_way_says_what_the_long_one_says(
+    asked: list[tuple[str, int, int, str]], calls: list[tuple[str, int]], more: bool
+) -> None:
+    """To the client, to the metrics, to the limits of a miss, and to the store."""
+
+    def said(usual: bool) -> list[object]:
+        bench = Bench()
+        plans = [
+            bench.plan(f"l{number}", str(rate), algorithm=name, key=(key,), cost=min(cost, rate))
+            for number, (name, rate, cost, key) in enumerate(asked)
+        ]
+        answers: list[object] = []
+        for ip, pause in calls:
+            bench.now += pause
+            ex = bench.request(*plans, ip=ip)
+            ex.route.miss_limits = plans if more else ()
+            if not usual:
+                ex.route.usual_limits = None
+            verdict = limits.admit(ex, bench.store)
+            if inspect.iscoroutine(verdict):
+                verdict.close()
+            answers.append((type(verdict), ex.admission, ex.denied, ex.shadow_denied))
+            answers.append([(c.variant.limit, c.key, c.cost, c.shadow, c.at) for c in ex.charges])
+            if more:
+                answers.append([(variant.limit, decision) for variant, decision in ex.said])
+        return [*answers, *[plan.tally.dump() for plan in plans]]
+
+    assert said(True) == said(False)
 
 
 async def test_preview_tells_and_charges_nothing(bench):
