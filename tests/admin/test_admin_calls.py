@@ -283,6 +283,7 @@ async def test_an_override_has_a_state_of_its_own(admin: Client, gateway: Gatewa
         ("/limits/per-key?key=a&key=b&override=3", 422, "2 overrides, numbered from 1"),
         ("/limits/per-key?key=a&key=b&override=2", 422, "override 2 is unlimited"),
         ("/limits/per-key?key=a&key=b&override=x", 422, "override is one number"),
+        (f"/limits/per-key?key=a&key=b&override={'1' * 5_000}", 422, "override is one number"),
         ("/limits/per-key?key=a&key=b&override=%C2%B2", 422, "override is one number"),
         ("/limits/per-key?key=a&key=b&override=1&override=1", 422, "override is one number"),
         ("/limits/per-key?" + "key=a&" * 101, 422, "more than 100 items"),
