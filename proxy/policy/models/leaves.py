@@ -17,7 +17,8 @@ from proxy.policy.problem import listing, suggest
 from proxy.policy.scalars import Scalar, type_plain
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]+)*\.?")
+_LABEL = r"[A-Za-z0-9_-]{1,63}"  # longer ones no resolver takes (RFC 1035 §2.3.4)
+HOST_NAME = re.compile(rf"(?=[A-Za-z0-9_]){_LABEL}(?<!-)(?:\.{_LABEL})*\.?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 LEAF = "x-leaf"
