@@ -118,9 +118,7 @@ class GatewayProtocol(ExpressLane):
         super().data_received(data)
         if self._intake.mid_head:
             if self._head_timer is None:
-                self._head_timer = self._loop.call_later(
-                    self._front.snapshot.server.header_timeout, self._head_timed_out
-                )
+                self._time_head()
         elif self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -154,9 +152,17 @@ class GatewayProtocol(ExpressLane):
             and not self._intake.mid_head
         )
 
+    def _time_head(self) -> None:
+        self._head_timer = self._loop.call_later(
+            self._front.snapshot.server.header_timeout, self._head_timed_out
+        )
+
     def _head_timed_out(self) -> None:
         self._head_timer = None
-        if self._request_in_progress or self.transport is None:
+        if self.transport is None:
+            return
+        if self._request_in_progress or self._messages:
+            self._time_head()  # the answer to what came before it goes first
             return
         self._refuse(problem("request-timeout", "The request head took too long."))
 

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import uvloop
 from edge_kit import GATEWAY, ROUTE, Running, StartGateway, StartOrigin
+from lanes_kit import Gate, Scene, StartScene, start
 from rawhttp import RawOrigin, Script, echo, free_port
 
 from proxy import logs
 from proxy.app import Gateway
+
+ON_BOTH = ("test_driving", "test_lanes", "test_bounds", "test_drain", "test_client_disconnect")
 
 
 def pytest_asyncio_loop_factories(
@@ -18,7 +21,7 @@ def pytest_asyncio_loop_factories(
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """asyncio's own loop; the lanes and what drives them on uvloop, too, which production uses."""
     loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    if item.path.name not in ("test_driving.py", "test_lanes.py", "test_lanes_held.py"):
+    if not item.path.name.startswith(ON_BOTH):
         del loops["uvloop"]
     return loops
 
@@ -39,6 +42,34 @@ async def start_origin() -> AsyncIterator[StartOrigin]:
     yield start
     for origin in origins:
         await origin.stop()
+
+
+@pytest.fixture
+async def start_scene(
+    tmp_path: Path, start_gateway: StartGateway, start_origin: StartOrigin
+) -> AsyncIterator[StartScene]:
+    """Takes what the files of gateway and origin may say, and `limit` for a client that reads no
+    more than it has to."""
+    scenes: list[Scene] = []
+
+    async def start_one(
+        script: Script | None = None,
+        *,
+        read_body: bool = True,
+        server: str = "",
+        upstream: str = "",
+        limit: int = 65536,
+    ) -> Scene:
+        gate = Gate(script)
+        origin = await start_origin(gate, read_body=read_body)
+        running = await start(start_gateway, origin, tmp_path, server=server, upstream=upstream)
+        scenes.append(await Scene(running, origin, gate).open(limit=limit))
+        return scenes[-1]
+
+    yield start_one
+    for scene in scenes:
+        scene.client.writer.transport.abort()
+        await scene.client.close()
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trustme
 from edge_kit import GATEWAY, Running, StartGateway
-from rawhttp import RawOrigin, Seen, Wire, echo
+from rawhttp import RawOrigin, Script, Seen, Wire, echo
 
 from proxy.edge.protocol import GatewayProtocol
 
@@ -52,9 +52,11 @@ ANSWERS = {
 
 
 class Gate:
-    """An origin's script: what `ANSWERS` has, else an echo; `/o/slow` waits until it is opened."""
+    """An origin's script: what `ANSWERS` has, else what `script` does (an echo); `/o/slow` is an
+    echo that waits until the gate is opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: Script | None = None) -> None:
+        self._script = script or echo
         self.open = asyncio.Event()
         self.waiting = 0
         self.left = 0
@@ -76,7 +78,8 @@ class Gate:
             raise ConnectionError
         answer = ANSWERS.get(seen.target.partition("?")[0])
         if answer is None:
-            await echo(wire, seen)
+            script = echo if seen.target == "/o/slow" else self._script
+            await script(wire, seen)
             return
         head, _, body = answer.rpartition(b"\r\n\r\n")
         await wire.send(head + b"\r\n\r\n" if seen.method == "HEAD" else head + b"\r\n\r\n" + body)
@@ -136,6 +139,7 @@ async def start(
     store: str = "memory://",
     prefix: str = "lanes",
     server: str = "",
+    upstream: str = "",
     way: Way = TCP,
 ) -> Running:
     """Routes `/c/` with a cache, `/l/` with two requests a day for each path, and `/o/`."""
@@ -146,11 +150,70 @@ async def start(
     )
     server = f"health_path: /-/ready\nmax_header_bytes: 4KiB\n{way.server}{server}"
     return await start_gateway(
-        origin, text=way.at(text), server=server, routes=ROUTES, limits=LIMITS
+        origin,
+        text=way.at(text),
+        server=server,
+        upstream=upstream,
+        routes=ROUTES,
+        limits=LIMITS,
     )
 
 
-def connections(running: Running) -> list[GatewayProtocol]:
+def transports(running: Running) -> dict[GatewayProtocol, asyncio.Transport]:
     front = running.gateway._front
     assert front is not None
-    return list(front.manager.connections_by_protocol)
+    return front.manager.connections_by_protocol
+
+
+def connections(running: Running) -> list[GatewayProtocol]:
+    return list(transports(running))
+
+
+class Scene:
+    """A client, its connection as the edge has it, and an origin that answers `/o/slow` when the
+    gate is opened."""
+
+    def __init__(self, running: Running, origin: RawOrigin, gate: Gate) -> None:
+        self.running = running
+        self.origin = origin
+        self.gate = gate
+
+    async def open(self, **options: object) -> "Scene":
+        self.client = await Wire.open(self.running.port, **options)
+        await until(lambda: connections(self.running))
+        self.conn = connections(self.running)[-1]
+        return self
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Known to the listener until the connection is lost, closed or not."""
+        return transports(self.running)[self.conn]
+
+    async def wait(self) -> None:
+        """Asks for what takes its time; the origin has it."""
+        before = self.gate.waiting
+        await self.client.send(ask("/o/slow"))
+        await until(lambda: self.gate.waiting > before)
+
+    async def pile_up(self, enough: Callable[[], object]) -> int:
+        """Asks for large hits, one by one, and reads none. Returns their number."""
+        await self.client.ask(ask("/c/big"))
+        served = self.running.gateway.metrics.route("cached").requests
+        asked = 0
+
+        def answered() -> bool:
+            return sum(served.values()) > asked
+
+        while not enough():
+            await self.client.send(ask("/c/big"))
+            asked += 1
+            await until(lambda: enough() or answered())
+        return asked
+
+    async def take(self, count: int) -> None:
+        """Reads so many large hits, each whole."""
+        for _ in range(count):
+            assert (await self.client.read_answer()).body == b"b" * BIG
+
+
+StartScene = Callable[..., Awaitable[Scene]]
