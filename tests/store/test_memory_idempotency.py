@@ -58,6 +58,7 @@ def test_a_full_store_refuses_and_forgets_nothing():
     answers = [recorded(store, number) for number in range(5)]
     for number in range(5, 10):
         claim(store, number)
+    assert store.status()["healthy"] is False
     with pytest.raises(StoreError, match="full") as caught:
         claim(store, 10)
     assert caught.value.reason == "refused"
@@ -81,7 +82,9 @@ def test_what_is_over_makes_room():
         assert claim(store, number) == Mine()
     with pytest.raises(StoreError):
         claim(store, 15)
+    assert store.status()["healthy"] is False
     clock.now += TTL
+    assert store.status()["healthy"] is True
     for number in range(20, 30):
         assert claim(store, number) == Mine()
     assert store.status()["records"] == 10

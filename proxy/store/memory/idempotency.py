@@ -131,10 +131,15 @@ class MemoryIdempotency:
         await self._news.wait(record, seconds)
 
     def status(self) -> dict[str, object]:
-        """As the port says."""
+        """As the port says; not healthy while it is full, as new keys are refused then."""
+        try:
+            self._require(self._clock(), 1, _RECORD)
+            full = False
+        except StoreError:
+            full = True
         return {
             "kind": "memory",
-            "healthy": True,
+            "healthy": not full,
             "records": len(self._records),
             "bytes": self._bytes,
         }
