@@ -145,12 +145,7 @@ class GatewayProtocol(ExpressLane):
     @property
     def idle(self) -> bool:
         """Between two requests."""
-        return (
-            not self._request_in_progress
-            and self._express is None
-            and not self._messages
-            and not self._intake.mid_head
-        )
+        return not self._request_in_progress and not self._messages and not self._intake.mid_head
 
     def _time_head(self) -> None:
         self._head_timer = self._loop.call_later(

@@ -42,13 +42,17 @@ async def test_what_comes_behind_is_held_in_order(start_scene: StartScene) -> No
     assert (await scene.client.ask(GET)).status == 200
 
 
-async def test_a_small_request_behind_is_answered_next(start_scene: StartScene) -> None:
+async def test_a_small_request_behind_is_answered_next(
+    start_scene: StartScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whole or in pieces, with a body or without."""
     scene = await start_scene()
     await scene.wait()
+    reads = taken(monkeypatch)
     pieces = [b"GET /o/1 HTTP/1.1\r\nHo", b"st: a\r\n\r\n", ask("/o/2", "Content-Length: 3")]
-    for piece in (*pieces, b"ab", b"c", ask("/o/3")):
+    for number, piece in enumerate((*pieces, b"ab", b"c", ask("/o/3")), 1):
         await scene.client.send(piece)
+        await until(lambda number=number: len(reads) == number)  # type: ignore[misc]
     scene.gate.open.set()
     answers = [(await scene.client.read_answer()).json() for _ in range(4)]
     assert [answer["target"] for answer in answers] == ["/o/slow", "/o/1", "/o/2", "/o/3"]
@@ -117,10 +121,13 @@ async def test_what_comes_behind_an_upgrade_is_the_tunnels(
     assert await scene.client.exactly(4) == b"late"
 
 
-async def test_what_comes_behind_a_declined_upgrade_are_requests(start_scene: StartScene) -> None:
+@pytest.mark.parametrize("count", [3, 300])
+async def test_what_comes_behind_a_declined_upgrade_are_requests(
+    start_scene: StartScene, count: int
+) -> None:
     scene = await start_scene()
     await scene.wait()
-    targets, data = numbered(300)
+    targets, data = numbered(count)
     sending = asyncio.create_task(scene.client.send(UPGRADE + data))
     scene.gate.open.set()
     everything = ["/o/slow", "/o/ws", *targets]
