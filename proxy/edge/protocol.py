@@ -35,20 +35,21 @@ log = logging.getLogger(__name__)
 
 # How long what a client still sends is read and dropped after an answer that came early.
 LINGERING: Final = 2.0
-# The members of aiohttp's RequestHandler that this file overrides or uses.
+# The members of aiohttp's RequestHandler that the lanes override or use, or that its loop goes by.
 _USED: Final = (
     "_buffer_paused", "_close", "_current_request", "_drain_helper", "_force_close",
-    "_handle_request", "_keepalive", "_keepalive_timeout", "_manager", "_parser", "_paused",
-    "_next_keepalive_close_time", "_process_keepalive", "_request_in_progress", "_task_handler",
-    "_waiter", "connection_lost", "connection_made",
-    "data_received", "force_close", "pause_reading", "resume_reading", "start",
+    "_handle_request", "_keepalive", "_keepalive_handle", "_keepalive_timeout", "_loop",
+    "_manager", "_messages", "_next_keepalive_close_time", "_parser", "_paused",
+    "_process_keepalive", "_request_in_progress", "_task_handler", "_waiter", "connection_lost",
+    "connection_made", "data_received", "force_close", "pause_reading", "resume_reading", "start",
+    "transport",
 )  # fmt: skip
 _SWITCHING: Final = (("Connection", "upgrade"), ("Upgrade", "websocket"))
 
 
 def self_test() -> list[str]:
     """The members of aiohttp's RequestHandler that are missing: an aiohttp that this does not
-    fit must not serve."""
+    fit must not serve. Neither lane could: our parser stands in its loop."""
     return [name for name in _USED if not hasattr(RequestHandler, name)]
 
 
