@@ -60,15 +60,23 @@ def json_response(document: object, status: int = 200) -> web.Response:
 
 
 async def read_json(request: web.Request, refuse: int = 400) -> Any:
-    """The request's JSON; None for an empty body. Raises Refusal with the status `refuse`."""
+    """The request's JSON; None for an empty body. Raises Refusal with the status `refuse`, also
+    where an object names a member twice: of two selectors of a purge, one would be lost."""
     raw = await request.read()
     if not raw:
         return None
     try:
-        return json.loads(raw, parse_constant=_refuse_constant)
+        return json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_object)
     except (ValueError, RecursionError):
-        raise Refusal(refuse, "the body is not JSON") from None
+        raise Refusal(refuse, "the body is not JSON, or names a member twice") from None
 
 
 def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise ValueError("a member is named twice")
+    return document
