@@ -117,7 +117,8 @@ class Live:
         transitions = self.metrics.breaker(name).transitions
         transitions[to] = transitions.get(to, 0) + 1
         level = logging.WARNING if new is State.OPEN else logging.INFO
-        more = f"; asked again in {transition.retry_in:.1f} s" if transition.retry_in else ""
+        asked = transition.retry_in > 0 and breaker.forced is None
+        more = f"; asked again in {transition.retry_in:.1f} s" if asked else ""
         log.log(
             level, "breaker of %s: %s, was %s: %s%s",
             *(name, to, label(old), transition.reason, more),

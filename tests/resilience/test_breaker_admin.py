@@ -293,5 +293,5 @@ async def test_the_log(
         ("INFO", "breaker of origin: half-open, was open: the open time is over"),
         ("INFO", "breaker of origin: closed, was half-open: 1 probe succeeded"),
         ("WARNING", "breaker of origin: is kept open by hand"),
-        ("WARNING", "breaker of origin: open, was closed: forced open; asked again in 1.0 s"),
+        ("WARNING", "breaker of origin: open, was closed: forced open"),
     ]
