@@ -12,6 +12,7 @@ read is an error, and never no record: that would execute a request again.
 """
 
 import json
+import re
 from binascii import b2a_base64
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from proxy.core.idempotency import (
 from proxy.store.ports import StoreError
 
 _FORM: Final = 1
+_WIRE: Final = re.compile(r"[\x01-\x09\x0b\x0c\x0e-\xff]*")
+"""Wire text: latin-1, without what ends a line (RFC 9110 §5.5)."""
 
 
 class IdempotencyNames:
@@ -53,14 +56,16 @@ def write_head(answer: Answer) -> bytes:
 
 
 def read_answer(head: bytes, body: bytes) -> Answer:
-    """The answer. Raises StoreError where another release has written what this one cannot read."""
+    """The answer. Raises StoreError where it is none that this release has written: another one's,
+    or a damaged one, of which an answer must not be split or broken off."""
     try:
         form, status, reason, flat = json.loads(head)
         parts = iter(flat)
         lines: Lines = list(zip(parts, parts, strict=True))
+        whole = _WIRE.fullmatch("".join([reason, *flat]))
     except (ValueError, TypeError, RecursionError) as error:
         raise _unreadable() from error
-    if form != _FORM:
+    if form != _FORM or whole is None or type(status) is not int or not 200 <= status <= 599:
         raise _unreadable()
     return Answer(status, reason, lines, body)
 
