@@ -166,6 +166,8 @@ class Gateway:
                 **{"prefix": "sg", "timeout": "250ms"} | settings,
             )
         )
+        self.stays = True
+        """Whether clients' connections might be used again: else nothing takes the express lane."""
         self._features = tuple(ports)
         self._process: subprocess.Popen[bytes] | None = None
         self._admin: Wire | None = None
@@ -214,11 +216,16 @@ class Gateway:
                 self._process.kill()
             assert status == 0, self._log.read_text()
 
-    async def ask(self, feature: str, name: str) -> str:
+    async def ask(self, feature: str, name: str, stays: bool | None = None) -> str:
         """One request for a resource of this name: what came of it."""
         kind, route, _ = FEATURES[feature]
-        target = f"/{feature}/{kind}/{name}"
-        return await outcome(self.port, target, kind, limited="limits" in route)
+        return await outcome(
+            self.port,
+            f"/{feature}/{kind}/{name}",
+            kind,
+            limited="limits" in route,
+            stays=self.stays if stays is None else stays,
+        )
 
     async def probe(self, feature: str, name: str) -> str:
         """As `ask`, once its breaker lets a request through: never, if a probe kept its permit."""

@@ -21,9 +21,12 @@ QUIET: Final = 0.6
 """Seconds after which a tunnel that says nothing is left."""
 
 
-async def outcome(port: int, target: str, kind: str, *, limited: bool = False) -> str:
+async def outcome(
+    port: int, target: str, kind: str, *, limited: bool = False, stays: bool = False
+) -> str:
     """One request, on a connection of its own. `kind` is what the origin does, `limited` whether
-    the answer has to tell what is left of a limit.
+    the answer has to tell what is left of a limit. `stays`: the connection might be used again;
+    else its end is asked for, and such requests do not take the express lane.
 
     `ok` and `stale` (a stored answer stands in); the status and the problem's type; `cut`, where
     an answer began and did not end; `open`, where a tunnel gave neither an echo nor an end; and
@@ -33,7 +36,7 @@ async def outcome(port: int, target: str, kind: str, *, limited: bool = False) -
         async with asyncio.timeout(PATIENCE):
             if kind == "tunnel":
                 return await _tunnel(port, target)
-            answer = await _exchange(port, target, UPLOAD if kind == "up" else b"")
+            answer = await _exchange(port, target, UPLOAD if kind == "up" else b"", stays)
     except TimeoutError:
         return "hang"
     except Cut as cut:
@@ -92,17 +95,18 @@ class _Listener(asyncio.Protocol):
         self._look()
 
 
-async def _exchange(port: int, target: str, body: bytes) -> Answer:
-    """One request on a connection of its own, to its end. Raises Cut: `cut`, or in more words
-    what should not be."""
+async def _exchange(port: int, target: str, body: bytes, stays: bool) -> Answer:
+    """One request on a connection of its own, to its end or its answer's. Raises Cut: `cut`, or in
+    more words what should not be."""
     method = "POST" if body else "GET"
     length = f"Content-Length: {len(body)}\r\n" if body else ""
-    head = f"{method} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{length}\r\n"
+    close = "" if stays else "Connection: close\r\n"
+    head = f"{method} {target} HTTP/1.1\r\nHost: a\r\n{close}{length}\r\n"
     loop = asyncio.get_running_loop()
     transport, listener = await loop.create_connection(_Listener, "127.0.0.1", port)
     try:
         transport.write(head.encode() + body)
-        await listener.over.wait()
+        await listener.until(_is_whole if stays else lambda _: False)
     finally:
         listener.leave()
     return await _parse(listener.received, method)
@@ -125,8 +129,10 @@ async def _parse(received: bytearray, method: str) -> Answer:
 
 
 def _is_whole(received: bytearray) -> bool:
-    """Whether that is a head, with the body that its Content-Length tells of."""
+    """Whether that is a head, with its body: to the last chunk, or of the length it tells."""
     head, end, body = received.partition(b"\r\n\r\n")
+    if b"\r\ntransfer-encoding:" in head.lower():
+        return body.endswith(b"\r\n0\r\n\r\n")
     length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
     return bool(end) and len(body) >= int(length or 0)
 

@@ -1,13 +1,14 @@
 """Every fault on the way to an origin against every feature: what the client gets, and that nothing
 of it stays behind.
 
-All features of a row run at once, each with an upstream and a relay of its own. Faults last while
-the row runs, but for those of the last rows, which strike one connection of each.
+All features of a row run at once, in both lanes, each with an upstream and a relay of its own.
+Faults last while the row runs, but for those of the last rows, which strike one connection of each.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from itertools import product
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -31,9 +32,9 @@ ONCE: Final = f"{GONE} or {OK}"
 
 MEMORY: Final = ("plain", "retried", "guarded", "deny", "cached", "stale", "up", "down", "tunnel")
 REDIS: Final = ("deny", "cached", "stale")
-"""Features of the gateway that counts in itself, and of the one that has a Redis."""
-GUARDED: Final = ("memory", "guarded")
-PROBE: Final = ("memory", "probe")
+"""Features of gateways that count in themselves, and of those that have a Redis."""
+STORES: Final = {"memory": MEMORY, "redis": REDIS}
+LANES: Final = ("express", "queue")
 
 
 class Row(NamedTuple):
@@ -109,11 +110,12 @@ MATRIX: Final = [
 
 
 class World:
-    """The two gateways, and a relay in front of the origin for each of their upstreams."""
+    """A gateway for each store and lane, and a relay in front of the origin for each of their
+    upstreams."""
 
     def __init__(self, folder: Path, redis: RedisServer) -> None:
         self.redis = redis
-        self.relays: dict[str, dict[str, Relay]] = {"memory": {}, "redis": {}}
+        self.relays: dict[str, dict[str, Relay]] = {}
         self.gateways: dict[str, Gateway] = {}
         self._folder = folder
         self._origin = Origin()
@@ -122,14 +124,18 @@ class World:
         """What is started is stopped by the stack."""
         await self._origin.start()
         stack.push_async_callback(self._origin.stop)
-        stores = {"memory": "memory://", "redis": self.redis.url}
-        for store, features in (("memory", MEMORY), ("redis", REDIS)):
-            relays = self.relays[store]
-            for feature in features:
+        urls = {"memory": "memory://", "redis": self.redis.url}
+        for store, lane in product(STORES, LANES):
+            name = f"{store}-{lane}"
+            relays = self.relays[name] = {}
+            for feature in STORES[store]:
                 relay = relays[feature] = Relay(self._origin.port, free_port())
                 await stack.enter_async_context(relay)
             ports = {feature: relay.port for feature, relay in relays.items()}
-            gateway = self.gateways[store] = Gateway(self._folder / store, ports, stores[store])
+            gateway = self.gateways[name] = Gateway(
+                self._folder / name, ports, urls[store], prefix=f"sg-{lane}"
+            )
+            gateway.stays = lane == "express"
             stack.push_async_callback(gateway.stop)
         await asyncio.gather(*(gateway.start() for gateway in self.gateways.values()))
 
@@ -150,27 +156,31 @@ class World:
             relay.recover()
 
     async def asked(self, name: str, *, clean: bool = False) -> dict[tuple[str, str], str]:
-        """What comes of one request per gateway and feature, all at once, and of a probe."""
+        """What comes of one request per gateway and feature, all at once, and of probes."""
         ask = Gateway.clean if clean else Gateway.ask
-        cells = [(store, feature) for store in self.gateways for feature in self.relays[store]]
+        cells = [
+            (gateway, feature) for gateway in self.gateways for feature in self.relays[gateway]
+        ]
         # What may be stale has been stored since the gateway began.
         names = ["first" if feature == "stale" else name for _, feature in cells]
 
-        async def probed() -> str:
-            await done[cells.index(GUARDED)]
-            return await self.gateways["memory"].probe("guarded", name)
+        async def probed(gateway: str) -> str:
+            await done[cells.index((gateway, "guarded"))]
+            return await self.gateways[gateway].probe("guarded", name)
 
         done = [
-            asyncio.ensure_future(ask(self.gateways[store], feature, one))
-            for (store, feature), one in zip(cells, names, strict=True)
+            asyncio.ensure_future(ask(self.gateways[gateway], feature, one))
+            for (gateway, feature), one in zip(cells, names, strict=True)
         ]
-        said = await asyncio.gather(*done, probed())
-        return dict(zip([*cells, PROBE], said, strict=True))
+        guarded = [gateway for gateway, feature in cells if feature == "guarded"]
+        said = await asyncio.gather(*done, *map(probed, guarded))
+        probes = [(gateway, "probe") for gateway in guarded]
+        return dict(zip([*cells, *probes], said, strict=True))
 
     async def held(self) -> dict[str, int]:
         """What the gateways hold, and the leases that stand in Redis."""
         held = await still_held(list(self.gateways.values()))
-        leases = await asyncio.to_thread(self.redis.call, "KEYS", "sg:f:*")
+        leases = await asyncio.to_thread(self.redis.call, "KEYS", "sg-*:f:*")
         return held | ({"leases in Redis": len(leases)} if leases else {})
 
 
@@ -197,7 +207,7 @@ def wrong(said: dict[tuple[str, str], str], row: Row | None) -> dict[tuple[str, 
     columns = dict.fromkeys(("plain", "guarded", "deny", "cached", "probe"), "get")
 
     def right(cell: tuple[str, str]) -> list[str]:
-        if row is None or (cell == PROBE and row.strikes != "always"):
+        if row is None or (cell[1] == "probe" and row.strikes != "always"):
             return [OK]
         return str(getattr(row, columns.get(cell[1], cell[1]))).split(" or ")
 

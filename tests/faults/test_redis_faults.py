@@ -91,17 +91,22 @@ class Bench:
         return Report(struck, shared, afterwards, held)
 
     async def _asked(self, name: str, deny: str) -> dict[str, str]:
-        """What is not as it should be. `hit` asks for what is in the process's memory."""
-        ask = self.gateway.ask
-        asking = {
-            "local": ask("local", name),
-            "deny": ask("deny", name),
-            "miss": ask("cached", name),
-            "hit": ask("cached", "first"),
-            "stale": ask("stale", "first"),
+        """What is not as it should be, in either lane. `hit` asks for what is in the process's
+        memory."""
+        asked = {
+            "local": ("local", name),
+            "deny": ("deny", name),
+            "miss": ("cached", name),
+            "hit": ("cached", "first"),
+            "stale": ("stale", "first"),
         }
-        said = dict(zip(asking, await asyncio.gather(*asking.values()), strict=True))
-        return {one: word for one, word in said.items() if word != (deny if one == "deny" else OK)}
+        cells = [(one, stays) for one in asked for stays in (True, False)]
+        said = await asyncio.gather(*(self.gateway.ask(*asked[one], stays) for one, stays in cells))
+        return {
+            f"{one}, {'express' if stays else 'queue'}": word
+            for (one, stays), word in zip(cells, said, strict=True)
+            if word != (deny if one == "deny" else OK)
+        }
 
     async def _shares(self) -> bool:
         status = await self.gateway.status()
