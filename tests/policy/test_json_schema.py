@@ -53,6 +53,7 @@ BEYOND_A_SCHEMA = {
     "cidr-bad",
     "cidr-host-bits",
     "duration-of-nothing",
+    "endpoint-label-too-long",
     "endpoint-twice",
     "header-host",
     "header-of-the-connection",
