@@ -20,8 +20,6 @@ from resilience_kit import (
     well,
 )
 
-pytestmark = pytest.mark.usefixtures("lane")
-
 MEMBERS = {"upstream", "state", "forced", "reason", "retry_in_s"}
 
 

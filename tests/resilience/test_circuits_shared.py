@@ -22,8 +22,6 @@ from resilience_kit import (
     until,
 )
 
-pytestmark = pytest.mark.usefixtures("lane")
-
 CHANNEL = "sg:circuits"
 SHARED: Settings = BREAKER | {"shared": True}
 SOON = 1.0
