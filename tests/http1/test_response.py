@@ -1,5 +1,6 @@
 """The response parser: what it takes, what it refuses, and that the wire's cuts do not matter."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -26,18 +27,17 @@ class Heard:
         self.final: ResponseHead | None = None
         self.content = b""
 
-    def take(self, events: list[ResponseHead | bytes]) -> None:
-        for event in events:
-            if isinstance(event, bytes):
-                assert event
-                assert self.final is not None
-                self.content += event
-            elif event.status < 200 and event.status != 101:
-                assert self.final is None
-                self.interim.append(event)
+    def take(self, heads: Sequence[ResponseHead], parser: ResponseParser) -> None:
+        for head in heads:
+            assert self.final is None
+            if head.status < 200 and head.status != 101:
+                self.interim.append(head)
             else:
-                assert self.final is None
-                self.final = event
+                self.final = head
+        assert parser.size == sum(map(len, parser.pieces))
+        content = parser.take()
+        assert self.final is not None or not content
+        self.content += content
 
 
 def hear(
@@ -47,7 +47,7 @@ def hear(
     heard = Heard()
     edges = [0, *sorted(cuts), len(wire)]
     for start, stop in pairwise(edges):
-        heard.take(parser.feed(wire[start:stop]))
+        heard.take(parser.feed(wire[start:stop]), parser)
     return heard, parser
 
 
@@ -242,7 +242,7 @@ def test_an_end_before_the_answers_own_is_not_clean(wire: bytes) -> None:
 
 def test_what_comes_behind_an_answer_is_kept_apart() -> None:
     heard, parser = hear(OK + b"Content-Length: 1\r\n\r\nxHTTP/1.1 200")
-    heard.take(parser.feed(b" OK"))
+    heard.take(parser.feed(b" OK"), parser)
     assert heard.content == b"x"
     assert parser.rest == b"HTTP/1.1 200 OK"
 

@@ -678,7 +678,7 @@ async def test_a_large_download_with_a_slow_reader_stays_within_the_bound(lab: L
         if reads % 20 == 0:
             for _ in range(30):  # everybody else goes on; what we hold must not grow
                 await asyncio.sleep(0)
-            most = max(most, stream._buffered)  # type: ignore[attr-defined]
+            most = max(most, stream.parser.size)  # type: ignore[attr-defined]
     assert got == size
     assert most <= 2 * HIGH_WATER
     assert upstream.status()["idle"] == 1

@@ -11,10 +11,10 @@ repaired, since what we repair another reader may read differently:
 """
 
 import re
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 from proxy.core.fields import Lines
 from proxy.core.headers import HOP_BY_HOP, RESPONSE_DROP, connection_options, forward_response_lines
@@ -34,11 +34,8 @@ _FIELD_LINE = re.compile(
 )
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _KEEP_ALIVE_TIMEOUT = re.compile(r"(?:^|[,; \t])timeout[ \t]*=[ \t]*\"?([0-9]{1,9})", re.IGNORECASE)
-_MATTERS = frozenset(
-    ("connection", "content-length", "keep-alive", "transfer-encoding", "upgrade")
-)  # fmt: skip
+_MATTERS: Final = ("content-length", "connection", "keep-alive", "transfer-encoding", "upgrade")
 _RETOLD: Final = RESPONSE_DROP | {"x-request-id"}
-_NO_OPTIONS: Final[frozenset[str]] = frozenset()
 _MAX_DIGITS: Final = 18
 
 
@@ -51,29 +48,45 @@ class InvalidResponse(Exception):
         self.detail = detail
 
 
+_Framing = tuple[str | None, str | None, str | None, str | None, str | None]
+"""The values of the fields that `_MATTERS` names, in its order, repeated lines joined; None where
+absent."""
+
+
 class _Layout:
     """What the field names of a head tell of it.
 
-    `framing`: the lower-case name of each line that matters to us; `pick` takes their values from
-    those of all lines. `repeats`: whether one of the names comes twice.
+    `framing` finds the values that matter to us in what `_FIELD_LINE` split a head into, its first
+    piece None for absent ones.
     `text`: the form of the lines that go on to a client, where the text they make is a Reply's
     (with Date; X-Request-Id is made anew, X-RateLimit may be); else None.
     """
 
-    __slots__ = ("framing", "pick", "repeats", "text")
+    __slots__ = ("framing", "text")
 
     def __init__(self, names: Names) -> None:
         lower = [name.lower() for name in names]
-        places = [place for place, low in enumerate(lower) if low in _MATTERS]
-        self.framing = [lower[place] for place in places]
-        # Once more than asked for, as of a single place it would not make a tuple.
-        self.pick = itemgetter(*places, places[0]) if places else tuple
-        self.repeats = len(set(self.framing)) < len(places)
-        self.text = form(names, _RETOLD) if "date" in lower and not _rated(lower) else None
+        places = [_places(lower, name) for name in _MATTERS]
+        self.framing: Callable[[list[Any]], _Framing]
+        if any(len(several) > 1 for several in places):
+            self.framing = partial(_joined, places)
+        else:
+            self.framing = itemgetter(*(several[0] if several else 0 for several in places))
+        limited = any(name.startswith("x-ratelimit-") for name in lower)
+        self.text = form(names, _RETOLD) if "date" in lower and not limited else None
 
 
-def _rated(names: list[str]) -> bool:
-    return any(name.startswith("x-ratelimit-") for name in names)
+def _places(names: list[str], name: str) -> list[int]:
+    """Where, of the pieces of a head, the values of the fields called `name` are."""
+    return [3 * line + 2 for line, low in enumerate(names) if low == name]
+
+
+def _joined(places: list[list[int]], parts: list[Any]) -> _Framing:
+    """As a `_Layout.framing`, where lines are repeated."""
+    length, connection, keep_alive, coding, upgrade = (
+        ", ".join([parts[place] for place in several]) if several else None for several in places
+    )
+    return length, connection, keep_alive, coding, upgrade
 
 
 _LAYOUTS: Final = Layouts(_Layout)
@@ -91,11 +104,12 @@ class ResponseHead:
     """
 
     __slots__ = (
+        "_coding",
+        "_form",
+        "_said",
         "body",
-        "chunked",
         "keep_alive",
         "keep_alive_timeout",
-        "layout",
         "length",
         "names",
         "options",
@@ -107,21 +121,49 @@ class ResponseHead:
     )
 
     def __init__(
-        self, version: int, status: int, reason: str, names: Names, values: list[str]
+        self,
+        start: tuple[int, int, str],
+        names: Names,
+        values: tuple[str, ...],
+        form: str | None,
+        framing: _Framing,
     ) -> None:
-        self.version = version
-        self.status = status
-        self.reason = reason
+        self.version, self.status, self.reason = start
         self.names = names
         self.values = values
-        self.layout = _LAYOUTS[names]
+        self._form = form
+        self._said, connection, timeout, self._coding, self.upgrade = framing
+        self.options, self.keep_alive, self.keep_alive_timeout = _persistence(
+            self.version, connection, timeout
+        )
         self.length: int | None = None
         self.body: int | None = 0
-        self.chunked = False
-        self.keep_alive = version == 11
-        self.keep_alive_timeout: int | None = None
-        self.options = _NO_OPTIONS
-        self.upgrade: str | None = None
+
+    def frame(self, method: str) -> None:
+        """Decides how the body of this answer to `method` ends (RFC 9112 §6.3)."""
+        said, coding, status = self._said, self._coding, self.status
+        if said is not None:
+            # Latin-1 text has no decimal digits but 0 to 9 ("²" is a digit, not a decimal).
+            plain = said.isdecimal() and len(said) <= _MAX_DIGITS
+            self.length = int(said) if plain else _repeated(said)
+        if coding is not None:
+            _check_coding(coding, said, self.version)
+        if method == "HEAD" or status == 204 or status == 304:
+            # §6.3 rule 1. An upstream that announces a body in a 204 may well send it: what would
+            # arrive late must not meet the next request.
+            if status == 204 and (coding is not None or self.length):
+                self.keep_alive = False
+            if status == 204 or coding is not None:
+                self.length = None
+            return
+        self.body = self.length
+        if said is None and coding is None:
+            self.keep_alive = False
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body is in chunks."""
+        return self.body is None and self._coding is not None
 
     @property
     def lines(self) -> Lines:
@@ -131,16 +173,27 @@ class ResponseHead:
     def end_to_end(self) -> Lines | str:
         """What of a final head goes on to the client, as `Reply.head` has it: as text where nothing
         of it has to be looked at line by line."""
-        text = self.layout.text
-        if text is None or not self.options <= HOP_BY_HOP:
+        form = self._form
+        if form is None or not self.options <= HOP_BY_HOP:
             return forward_response_lines(self.lines)
-        return text % tuple(self.values)
+        return form % self.values
 
 
 class ResponseParser:
     """Reads the answer to one request of `method`; `upgrade`: whether it asked for an upgrade."""
 
-    __slots__ = ("_decoder", "_held", "_interim", "_method", "_scanned", "_upgrade", "done", "rest")
+    __slots__ = (
+        "_decoder",
+        "_held",
+        "_interim",
+        "_method",
+        "_scanned",
+        "_upgrade",
+        "done",
+        "pieces",
+        "rest",
+        "size",
+    )
 
     def __init__(self, method: str, upgrade: bool = False) -> None:
         self._method = method
@@ -149,13 +202,17 @@ class ResponseParser:
         self._held = b""  # a head that has begun
         self._interim = 0
         self._scanned = 0  # of `_held`: searched for the head's end already
+        self.pieces: list[bytes] = []
+        """Of the body: what has come and was not taken. `size`: bytes."""
+        self.size = 0
         self.done = False
         """The answer is complete."""
         self.rest = b""
         """What came behind it: an upgraded connection's first bytes, else nothing that belongs."""
 
-    def feed(self, data: bytes) -> list[ResponseHead | bytes]:
-        """What `data` completes, in order: interim heads, the final head, pieces of the body.
+    def feed(self, data: bytes) -> Sequence[ResponseHead]:
+        """The heads that `data` completes: interim ones, then the final one. What it has of the
+        body goes to `pieces`.
 
         Raises InvalidResponse, and FramingError for a broken body.
         """
@@ -164,11 +221,20 @@ class ResponseParser:
             if not self.done:
                 return self._heads(data)
             self.rest += data
-            return []
+            return ()
         pieces, rest = decoder.feed(data)
+        self.pieces += pieces
+        self.size += sum(map(len, pieces))
         self.rest += rest
         self.done = decoder.done
-        return list(pieces)
+        return ()
+
+    def take(self) -> bytes:
+        """The pieces, as one."""
+        pieces = self.pieces
+        self.pieces = []
+        self.size = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def eof(self) -> bool:
         """The stream ends here: True where the answer is complete with that."""
@@ -176,44 +242,44 @@ class ResponseParser:
             self.done = self._decoder.eof()
         return self.done
 
-    def _heads(self, data: bytes) -> list[ResponseHead | bytes]:
+    def _heads(self, data: bytes) -> Sequence[ResponseHead]:
         if self._held:
             data = self._held + data
             self._held = b""
-        events: list[ResponseHead | bytes] = []
+        heads: list[ResponseHead] = []
         while True:
             end = data.find(b"\r\n\r\n", self._scanned)
             if end < 0:
                 self._hold(data)
-                return events
+                return heads
             self._scanned = 0
             head = _parse(data[: end + 2])
             data = data[end + 4 :]
-            events.append(head)
+            heads.append(head)
             if head.status >= 200:
-                _frame(head, self._method)
+                head.frame(self._method)
                 break
             if self._is_switch(head):
                 break
         size = head.body
-        if size is None:
-            self._decoder = ChunkedDecoder() if head.chunked else UntilClose()
-        elif size > len(data):
-            self._decoder = LengthDecoder(size)
-        else:
+        if size is not None and size <= len(data):
             self.done = True
-            if size:
-                events.append(data[:size])
+            self.pieces = [data[:size]]
+            self.size = size
             self.rest = data[size:]
-            return events
-        return events + self.feed(data)
+        else:
+            if size is not None:
+                self._decoder = LengthDecoder(size)
+            else:
+                self._decoder = ChunkedDecoder() if head.chunked else UntilClose()
+            self.feed(data)
+        return heads
 
     def _is_switch(self, head: ResponseHead) -> bool:
         """Whether an interim head is the last one: the protocol changes behind it."""
         if head.status == 101:
             if not self._upgrade:
                 raise InvalidResponse("upgrade", "101 without having been asked to upgrade")
-            _connection(head)
             return True
         self._interim += 1
         if self._interim > MAX_INTERIM:
@@ -236,18 +302,20 @@ def _parse(raw: bytes) -> ResponseHead:
     """A head from its bytes, up to and with the CRLF of its last line."""
     if len(raw) > MAX_HEAD_BYTES:
         raise InvalidResponse("head-too-large", "the head exceeds its limit")
-    start, _, lines = raw.decode("latin-1").partition("\r\n")
-    version, status, reason = _status(start)
-    parts = _FIELD_LINE.split(lines)  # what is between two matches, a name, a value, in turns
+    line, _, lines = raw.decode("latin-1").partition("\r\n")
+    start = _status(line)
+    # What is between two matches, a name, a value, in turns.
+    parts: list[Any] = _FIELD_LINE.split(lines)
     if any(parts[::3]):
         raise InvalidResponse("field-line", "a header line is malformed")
+    if " \r\n" in lines or "\t\r\n" in lines:
+        parts = [part.rstrip(" \t") for part in parts]
     names = tuple(parts[1::3])
-    values = parts[2::3]
     if len(names) > MAX_FIELDS:
         raise InvalidResponse("too-many-fields", "the head has too many fields")
-    if " \r\n" in lines or "\t\r\n" in lines:
-        values = [value.rstrip(" \t") for value in values]
-    return ResponseHead(version, status, reason, names, values)
+    layout = _LAYOUTS[names]
+    parts[0] = None
+    return ResponseHead(start, names, tuple(parts[2::3]), layout.text, layout.framing(parts))
 
 
 @lru_cache(maxsize=64)  # an upstream says the same few again and again
@@ -263,58 +331,16 @@ def _status(line: str) -> tuple[int, int, str]:
     return 11 if minor == "1" else 10, status, reason
 
 
-def _connection(head: ResponseHead) -> dict[str, str]:
-    """Reads Connection, Keep-Alive and Upgrade into `head`; all the fields that matter to us, by
-    lower-case name, repeated lines joined."""
-    layout = head.layout
-    lines = zip(layout.framing, layout.pick(head.values), strict=False)
-    found = _joined(lines) if layout.repeats else dict(lines)
-    connection = found.get("connection")
-    if connection is not None:
-        head.options = connection_options(connection)
-        if "close" in head.options:
-            head.keep_alive = False
-    keep_alive = found.get("keep-alive")
-    if keep_alive is not None:
-        timeout = _KEEP_ALIVE_TIMEOUT.search(keep_alive)
-        head.keep_alive_timeout = int(timeout[1]) if timeout else None
-    head.upgrade = found.get("upgrade")
-    return found
-
-
-def _joined(lines: Iterable[tuple[str, str]]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in lines:
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
-
-
-def _frame(head: ResponseHead, method: str) -> None:
-    """Decides how a final answer's body ends (RFC 9112 §6.3)."""
-    found = _connection(head)
-    said = found.get("content-length")
-    coding = found.get("transfer-encoding")
-    if said is not None:
-        # Latin-1 text has no decimal digits but 0 to 9 ("²" is a digit, not a decimal).
-        plain = said.isdecimal() and len(said) <= _MAX_DIGITS
-        head.length = int(said) if plain else _repeated(said)
-    if coding is not None:
-        _check_coding(coding, said, head.version)
-    if method == "HEAD" or head.status in (204, 304):
-        # §6.3 rule 1. An upstream that announces a body in a 204 may well send it: what would
-        # arrive late must not meet the next request.
-        if head.status == 204 and (coding is not None or head.length):
-            head.keep_alive = False
-        if head.status == 204 or coding is not None:
-            head.length = None
-        return
-    if coding is not None:
-        head.body = None
-        head.chunked = True
-    else:
-        head.body = head.length
-        if head.length is None:
-            head.keep_alive = False
+@lru_cache(maxsize=64)  # as with `_status`
+def _persistence(
+    version: int, connection: str | None, keep_alive: str | None
+) -> tuple[frozenset[str], bool, int | None]:
+    """Connection's options, whether the connection may be used again, and for how many seconds if
+    that is said (RFC 9112 §9.3; HTTP/1.0's own way is not used)."""
+    options = connection_options(connection)
+    timeout = None if keep_alive is None else _KEEP_ALIVE_TIMEOUT.search(keep_alive)
+    seconds = None if timeout is None else int(timeout[1])
+    return options, version == 11 and "close" not in options, seconds
 
 
 def _check_coding(coding: str, length: str | None, version: int) -> None:

@@ -37,11 +37,8 @@ class Call:
     _upload_began: float
 
     __slots__ = (
-        "_buffered",
         "_connection",
         "_ended",
-        "_parser",
-        "_pieces",
         "_request",
         "_upload_began",
         "_upstream",
@@ -52,6 +49,7 @@ class Call:
         "head",
         "heard",
         "index",
+        "parser",
         "phase",
         "slot",
         "tunnel",
@@ -65,9 +63,7 @@ class Call:
         self._upstream = upstream
         self._request = request
         self._connection: Connection | None = None
-        self._parser: ResponseParser | None = None
-        self._pieces: list[bytes] = []
-        self._buffered = 0
+        self.parser: ResponseParser | None = None
         self._ended = False
         self.phase = QUEUED
         self.began = now
@@ -103,7 +99,7 @@ class Call:
         connection.call = self
         self.failure = None
         request = self._request
-        self._parser = ResponseParser(request.method, request.upgrade is not None)
+        self.parser = ResponseParser(request.method, request.upgrade is not None)
         self.sent(now)
 
     def sent(self, now: float) -> None:
@@ -156,13 +152,6 @@ class Call:
         if self.failure is not None:
             raise self.failure
 
-    def content(self) -> bytes:
-        """Takes what has arrived of the body."""
-        pieces = self._pieces
-        self._pieces = []
-        self._buffered = 0
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
     def wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(False)
@@ -197,7 +186,9 @@ class Call:
     # ReplyStream.
 
     async def read(self) -> bytes:
-        while not self._pieces:
+        parser = self.parser
+        assert parser is not None
+        while not parser.pieces:
             if self.whole:
                 return b""
             if self.failure is not None:
@@ -210,7 +201,7 @@ class Call:
             finally:
                 self.waiter = None
                 self.due = inf
-        content = self.content()
+        content = parser.take()
         if self._connection is not None:
             self._connection.resume_reading()
         return content
@@ -219,7 +210,8 @@ class Call:
         if not self._ended:
             if self.failure is None:
                 self.failure = StreamCut("the answer was let go")
-            self._pieces.clear()
+            if self.parser is not None:
+                self.parser.take()
             self.end()
             self.wake()
 
@@ -246,25 +238,24 @@ class Call:
 
     def feed(self, data: bytes) -> None:
         """Takes bytes of the answer."""
-        parser = self._parser
+        parser = self.parser
         assert parser is not None
         self.heard = True
         try:
-            events = parser.feed(data)
+            heads = parser.feed(data)
         except (InvalidResponse, FramingError) as error:
             self.fail(UpstreamError("invalid", error.detail, sent=True))
             return
-        for event in events:
-            if isinstance(event, bytes):
-                self._pieces.append(event)
-                self._buffered += len(event)
-            elif event.status >= 200:
-                self._final(event)
+        for head in heads:
+            if head.status >= 200 or head.status == 101:
+                self.head = head
+                if self.upload is not None:
+                    self._answered_early(self.upload, head)
             else:
-                self._interim(event)
+                self._interim(head)
         if parser.done:
             self._complete(parser.rest)
-        elif self._buffered > HIGH_WATER and self._connection is not None:
+        elif parser.size > HIGH_WATER and self._connection is not None:
             self._connection.pause_reading()
         waiter = self.waiter
         if waiter is not None and self.head is not None and not waiter.done():
@@ -272,7 +263,7 @@ class Call:
 
     def ended(self) -> bool:
         """The upstream ended its half of the connection."""
-        if self._parser is not None and self._parser.eof():
+        if self.parser is not None and self.parser.eof():
             self._complete(b"")
             self.wake()
         else:
@@ -284,20 +275,17 @@ class Call:
         self.fail(UpstreamError("reset", "the upstream closed the connection", sent=True))
 
     def _interim(self, head: ResponseHead) -> None:
-        if head.status == 101:
-            self._final(head)
-        elif head.status == 100:
+        if head.status == 100:
             if self.upload is not None:
                 self.upload.go_ahead()
         elif self._request.inform is not None:
             self._request.inform(head.status, forward_response_lines(head.lines))
 
-    def _final(self, head: ResponseHead) -> None:
-        self.head = head
-        upload = self.upload
+    def _answered_early(self, upload: "Upload", head: ResponseHead) -> None:
+        """The answer's head came before all of the request was sent."""
         # An answer that refuses needs no more of the request (RFC 9110 §10.1.1). An early
         # 2xx may depend on the rest, as an echo does: the upload goes on beside it.
-        if upload is not None and (upload.waiting or not 200 <= head.status < 300):
+        if upload.waiting or not 200 <= head.status < 300:
             upload.stop()
             self.upload = None
             head.keep_alive = False

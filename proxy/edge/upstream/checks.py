@@ -103,13 +103,13 @@ class _Asked:
 
     def feed(self, data: bytes) -> None:
         try:
-            events = self._parser.feed(data)
+            heads = self._parser.feed(data)
         except (InvalidResponse, FramingError) as error:
             self._say(error.detail)
             return
-        for event in events:
-            if not isinstance(event, bytes) and event.status >= 200:
-                self._say(None if event.status < 400 else f"status {event.status}")
+        for head in heads:
+            if head.status >= 200:
+                self._say(None if head.status < 400 else f"status {head.status}")
 
     def ended(self) -> bool:
         self._say("the connection was closed without an answer")

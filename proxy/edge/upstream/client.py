@@ -81,8 +81,8 @@ class HttpUpstream:
         self._tally.duration.observe(took)
         reply = Reply(head.status, head.end_to_end(), b"", head.length, head.reason, True)
         reply.took = took
-        if call.whole:
-            reply.body = call.content()
+        if call.whole and call.parser is not None:
+            reply.body = call.parser.take()
         elif call.tunnel is None:
             reply.stream = call
         else:
