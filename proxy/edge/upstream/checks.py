@@ -25,6 +25,9 @@ _JITTER: Final = 0.1
 """Up to this share of the interval is added or taken off: replicas do not check in step."""
 
 
+_UNCHECKED: Final = "unchecked"
+
+
 class Dialler(Protocol):
     """Where connections come from: the upstream's pool."""
 
@@ -67,15 +70,19 @@ class Checks:
                     failure = await self._check(index)
             except TimeoutError:
                 failure = f"no answer within {terms.timeout:g} s"
-            self._tell(index, failure)
+            if failure != _UNCHECKED:
+                self._tell(index, failure)
             await asyncio.sleep(terms.interval * random.uniform(1 - _JITTER, 1 + _JITTER))
 
     async def _check(self, index: int) -> str | None:
-        """What is wrong with the endpoint, if anything is."""
+        """What is wrong with the endpoint, if anything is; _UNCHECKED where that is not known."""
         endpoint = self._endpoints[index]
         try:
             connection = await self._pool.connect(index)
         except UpstreamError as error:
+            if error.reason == "no_socket":
+                log.warning("the check of %s was left out: %s", endpoint.authority, error.detail)
+                return _UNCHECKED
             return error.detail
         try:
             asked = _Asked(asyncio.get_running_loop())

@@ -194,8 +194,10 @@ class HttpUpstream:
         return connection
 
     def _unmade(self, index: int, began: float, now: float, error: UpstreamError) -> None:
-        """A connect came to nothing. Where earlier tries or the line had left it little time, that
-        says nothing of the endpoint."""
+        """A connect came to nothing. Where earlier tries or the line had left it little time, or
+        this process has no socket for it, that says nothing of the endpoint."""
+        if error.reason == "no_socket":
+            return
         fair = min(self.plan.connect_timeout, self.plan.deadline) / 2
         if error.reason == "connect_error" or now - began >= fair:
             self._endpoints.failed(index, began, now, error.detail)

@@ -9,6 +9,7 @@
 """
 
 import asyncio
+import errno
 import ssl
 from collections import deque
 from collections.abc import Collection
@@ -21,6 +22,7 @@ from proxy.edge.upstream.resolve import Addresses
 from proxy.edge.upstream.tls import client_context
 from proxy.policy.snapshot import UpstreamPlan
 
+_OWN_SHORTAGE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 # No more than this often does the clock look; timeouts are met within it.
 _TICK = 0.005
 
@@ -193,7 +195,8 @@ class Pool:
     async def connect(self, index: int) -> Connection:
         """A new connection to the endpoint, at the first of its addresses that accepts one.
 
-        Raises UpstreamError(connect_error).
+        Raises UpstreamError(connect_error), or (no_socket) where it is this process that has no
+        room for one.
         """
         endpoint = self._plan.endpoints[index]
         if self._closed:
@@ -221,6 +224,9 @@ class Pool:
                 if not connection.closed:
                     self._open.add(connection)
                 return connection
+        if isinstance(failure, OSError) and failure.errno in _OWN_SHORTAGE:
+            detail = f"this process has no socket left for it: {failure.strerror}"
+            raise UpstreamError("no_socket", detail, sent=False) from failure
         raise UpstreamError(
             "connect_error", f"{endpoint.authority} does not accept connections", sent=False
         ) from failure

@@ -17,6 +17,7 @@ _FAILURES: Final[dict[str, tuple[str, str]]] = {
     "deadline": ("upstream-timeout", "The upstream did not answer before the deadline."),
     "queue_full": ("overloaded", "Too many requests wait for this upstream."),
     "queue_timeout": ("overloaded", "No connection to this upstream came free in time."),
+    "no_socket": ("overloaded", "The gateway has no socket left for this upstream."),
     "no_endpoint": ("no-endpoint", "No endpoint of this upstream is available."),
 }
 _RETRY_SOON: Final = (("Retry-After", "1"),)

@@ -13,7 +13,7 @@ from typing import Final
 from proxy.core.breaker import Breaker, Permit
 from proxy.core.message import BodyError, Reply, ReplyStream, StreamCut, UpstreamError
 
-_OURS: Final = frozenset(("queue_full", "queue_timeout", "no_endpoint"))
+_OURS: Final = frozenset(("queue_full", "queue_timeout", "no_socket", "no_endpoint"))
 
 
 def answered(breaker: Breaker, permit: Permit, reply: Reply) -> None:
