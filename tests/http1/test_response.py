@@ -367,3 +367,14 @@ def test_a_usual_answer_goes_on_as_text() -> None:
         b"Content-Length: 0\r\nETag: y\r\n\r\n"
     )
     assert head.end_to_end() == "Date: x\r\nETag: y\r\n"
+
+
+@pytest.mark.parametrize(
+    "connection", [b"X-Hop", b"close, x-hop", b"keep-alive\r\nconnection: X-HOP"]
+)
+def test_what_connection_names_does_not_go_on(connection: bytes) -> None:
+    head = final(
+        b"HTTP/1.1 200 OK\r\nDate: x\r\nConnection: " + connection + b"\r\nX-Hop: theirs\r\n"
+        b"Content-Length: 0\r\nETag: y\r\n\r\n"
+    )
+    assert head.end_to_end() == [("Date", "x"), ("ETag", "y")]
