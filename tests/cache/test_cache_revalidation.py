@@ -227,14 +227,14 @@ async def test_early_refresh_comes_before_the_time_and_once(
 
     async def slow(wire: Wire, seen: Seen) -> None:
         cached.pass_time(1)
-        await wire.send(respond(f"v{origin.asked()}", ("Cache-Control", "max-age=10")))
+        await wire.send(respond(f"v{origin.asked()}", ("Cache-Control", "max-age=20")))
 
     origin.answers["/a"] = slow
     await cached.ask()
-    for _ in range(20):  # with nine seconds left, one in eight thousand would
+    for _ in range(20):  # with 19 seconds left, one in 100 million would
         await cached.ask()
     assert origin.asked() == 1
-    cached.pass_time(8.2)
+    cached.pass_time(18.2)
     origin.hold()
     while origin.asked() == 1:  # with less than one left, most do
         assert (await cached.ask()).body == b"v1"

@@ -4,11 +4,14 @@ A request that the cache can answer ends here without suspending. Any other goes
 where nobody else could use the answer, or together with those that ask the same.
 """
 
+from collections.abc import Awaitable
+
 from proxy.core.cache import conditionals, reuse, vary
 from proxy.core.cache.storing import has_credentials, has_unkeyed_cookie
 from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.exchange import Exchange
+from proxy.policy.snapshot import CachePlan
 from proxy.stages.cache.caching import Caching
 from proxy.stages.cache.changes import pass_by
 from proxy.stages.cache.fetch import Failed, Fetch, Revalidated, Storable
@@ -22,13 +25,19 @@ _MISMATCHES = 3
 """How often a request joins a fetch whose answer turns out to vary by what it does not share."""
 
 
-async def through(ex: Exchange, ask: Ask, charge: Charge, caching: Caching) -> Reply:
+def through(ex: Exchange, ask: Ask, charge: Charge, caching: Caching) -> Awaitable[Reply]:
     """The answer from the cache, or the upstream's. `ask` goes upstream; `charge` is asked just
     before, and may refuse."""
     assert ex.route is not None
     plan = ex.route.cache
     if plan is None or ex.method not in ("GET", "HEAD"):
-        return await pass_by(ex, ask, charge, caching, "method")
+        return pass_by(ex, ask, charge, caching, "method")
+    return _looked(ex, plan, ask, charge, caching)
+
+
+async def _looked(
+    ex: Exchange, plan: CachePlan, ask: Ask, charge: Charge, caching: Caching
+) -> Reply:
     if ex.body is not None or ex.upgrade is not None or conditionals.must_forward(ex.fields):
         return await pass_by(ex, ask, charge, caching, "bypass")
     look = Look(ex, plan, caching, ask, charge)
