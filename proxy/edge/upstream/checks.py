@@ -70,6 +70,9 @@ class Checks:
                     failure = await self._check(index)
             except TimeoutError:
                 failure = f"no answer within {terms.timeout:g} s"
+            except Exception:  # of our own making; no more checks at all would be worse
+                log.exception("a check of %s failed", self._endpoints[index].authority)
+                failure = _UNCHECKED
             if failure != _UNCHECKED:
                 self._tell(index, failure)
             await asyncio.sleep(terms.interval * random.uniform(1 - _JITTER, 1 + _JITTER))

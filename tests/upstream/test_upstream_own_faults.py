@@ -1,4 +1,4 @@
-"""A process without a free file descriptor: that says nothing of the upstream."""
+"""A shortage or a fault of our own: that says nothing of the upstream."""
 
 import asyncio
 import contextlib
@@ -83,6 +83,37 @@ async def test_a_check_that_cannot_be_made_says_nothing() -> None:
     finally:
         checks.stop()
     assert set(said) == {(1, "it refuses")}
+
+
+async def test_a_check_that_fails_by_itself_is_made_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        asked = 0
+
+        async def connect(self, index: int) -> Connection:
+            self.asked += 1
+            if self.asked == 1:
+                raise ValueError("a fault of ours")
+            raise UpstreamError("connect_error", "it refuses", sent=False)
+
+    said: list[str | None] = []
+    told = asyncio.Event()
+
+    def tell(index: int, failure: str | None) -> None:
+        said.append(failure)
+        told.set()
+
+    terms = HealthTerms("/", interval=0.01, timeout=1.0, unhealthy_after=1, healthy_after=1)
+    checks = Checks(terms, (Endpoint("http", "127.0.0.1", 9, ""),), Broken(), tell)
+    checks.start()
+    try:
+        async with asyncio.timeout(10):
+            await told.wait()
+    finally:
+        checks.stop()
+    assert said == ["it refuses"]
+    assert "a check of 127.0.0.1:9 failed" in caplog.text
 
 
 @pytest.mark.parametrize(
