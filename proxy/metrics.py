@@ -107,9 +107,7 @@ class RouteTally(Tally):
         key = (method if method in REGISTERED_METHODS else "other", status)
         requests = self.requests
         requests[key] = requests.get(key, 0) + 1
-        duration = self.duration
-        duration.counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
-        duration.sum += seconds
+        self.duration.observe(seconds)
 
 
 class LimitTally(Tally):

@@ -321,22 +321,35 @@ class RouteTable(Generic[T]):
         if found is not None:
             return found
         segments = split_path(path)
-        verdict = self.search(method, host, segments, fields)
-        if isinstance(verdict, Match) and len(host) + len(path) <= _MAX_KNOWN_CHARS:
-            candidates = self._candidates(host, segments)
-            if not any(self._routes[number][0].headers for number in candidates):
-                if len(self._known) >= _MAX_KNOWN:
-                    self._known.clear()
-                self._known[method, host, path] = verdict
+        candidates = self._candidates(host, segments)
+        verdict = self._first(candidates, method, host, segments, fields)
+        if (
+            isinstance(verdict, Match)
+            and len(host) + len(path) <= _MAX_KNOWN_CHARS
+            and not any(self._routes[number][0].headers for number in candidates)
+        ):
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[method, host, path] = verdict
         return verdict
 
     def search(
         self, method: str, host: str, segments: Sequence[str], fields: Fields
     ) -> Match[T] | Verdict:
         """`find`, of a path that is split, without what is known."""
+        return self._first(self._candidates(host, segments), method, host, segments, fields)
+
+    def _first(
+        self,
+        candidates: Iterable[int],
+        method: str,
+        host: str,
+        segments: Sequence[str],
+        fields: Fields,
+    ) -> Match[T] | Verdict:
         barred: tuple[int, ...] = ()
         routes = self._routes
-        for number in self._candidates(host, segments):
+        for number in candidates:
             match, item = routes[number]
             if match.headers and not match.accepts_headers(fields):
                 continue

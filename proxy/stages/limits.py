@@ -13,7 +13,6 @@ Rules:
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from math import inf
 from typing import NamedTuple
 
 from proxy.core.limits.decision import Decision
@@ -23,6 +22,7 @@ from proxy.core.ratelimit import (
     ratelimit_fields,
     standing,
     temporarily_reduced,
+    tightest,
     too_many_requests,
 )
 from proxy.exchange import Exchange
@@ -68,21 +68,15 @@ def admit(ex: Exchange, store: LimitStore) -> Verdict:
     # What nearly every request is. The rest of this module says the same, and more.
     charges = [Charge(variant, digest(ex), cost, False) for variant, digest, cost in usual.asked]
     decisions = decide(charges)
-    tightest, least, left, longest = usual.variants[0], inf, 0, -1
-    for variant, (allowed, remaining, reset, _, delay) in zip(
-        usual.variants, decisions, strict=True
-    ):
-        if delay or not allowed:
+    for decision in decisions:
+        if decision.delay or not decision.allowed:
             return _decided(ex, list(route.first_limits), charges, decisions)
-        share = remaining / variant.quota
-        if share < least or (share == least and reset > longest):
-            tightest, least, left, longest = variant, share, remaining, reset
     for tally in usual.tallies:
         tally.allowed += 1
-    ex.admission = f"{usual.policies}{standing(tightest, left, longest)}"
+    said = ex.said = list(zip(usual.variants, decisions, strict=True))
+    limit, (_, left, reset, _, _) = tightest(said)
+    ex.admission = f"{usual.policies}{standing(limit, left, reset)}"
     ex.charges = charges
-    if route.miss_limits:  # they will want to say of all what they say of themselves
-        ex.said = list(zip(usual.variants, decisions, strict=True))
     return None
 
 
