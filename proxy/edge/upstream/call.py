@@ -3,6 +3,9 @@
 A call outlives `send` where the answer is streamed: it is the Reply's stream, and ends, giving
 back slot and connection, when the body does, when it breaks, or when whoever holds it lets go.
 After its end it touches nothing, so a late `close` never meets the connection's next user.
+
+An answer that comes whole in one read, head and body, is there at once: nothing is streamed, and
+the connection is free before anybody looks at it. What comes in pieces goes through a parser.
 """
 
 import asyncio
@@ -11,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.core.headers import forward_response_lines
 from proxy.core.http1.body import FramingError
-from proxy.core.http1.response import InvalidResponse, ResponseHead, ResponseParser
-from proxy.core.message import Outgoing, StreamCut, UpstreamError
+from proxy.core.http1.response import InvalidResponse, ResponseHead, ResponseParser, whole
+from proxy.core.message import Outgoing, Reply, StreamCut, UpstreamError
 from proxy.edge.upstream.connection import Connection
 from proxy.edge.upstream.tunnel import UpstreamTunnel
 
@@ -39,10 +42,12 @@ class Call:
     __slots__ = (
         "_connection",
         "_ended",
+        "_keeps",
         "_request",
         "_upload_began",
         "_upstream",
         "began",
+        "body",
         "deadline",
         "due",
         "failure",
@@ -64,7 +69,10 @@ class Call:
         self._request = request
         self._connection: Connection | None = None
         self.parser: ResponseParser | None = None
+        """Takes the answer, where it does not come in one read."""
         self._ended = False
+        self._keeps = True
+        """The connection is fit for another request, if the answer says so too."""
         self.phase = QUEUED
         self.began = now
         """When the upstream's own time began: with a slot, or once it had the whole body."""
@@ -81,7 +89,8 @@ class Call:
         self.tunnel: UpstreamTunnel | None = None
         """What an upgraded connection became."""
         self.whole = False
-        """The answer is complete."""
+        """The answer is complete; `body` is its body where it came in one read."""
+        self.body = b""
         self.failure: Exception | None = None
 
     # What the client does with it.
@@ -98,8 +107,7 @@ class Call:
         self._connection = connection
         connection.call = self
         self.failure = None
-        request = self._request
-        self.parser = ResponseParser(request.method, request.upgrade is not None)
+        self.parser = None
         self.sent(now)
 
     def sent(self, now: float) -> None:
@@ -130,14 +138,14 @@ class Call:
             self._upstream.pool.hasten(self.due)  # little of the deadline may be left
 
     def answer(self) -> asyncio.Future[bool]:
-        """Done once `result` has something to say."""
+        """Done once `reply` has something to say."""
         waiter = self.waiter = self._upstream.pool.loop.create_future()
         if self.head is not None or self.failure is not None:
             waiter.set_result(False)
         return waiter
 
-    def result(self) -> ResponseHead:
-        """The final head. Raises UpstreamError, or the request body's BodyError."""
+    def reply(self, now: float) -> Reply:
+        """The answer. Raises UpstreamError, or the request body's BodyError."""
         self.waiter = None
         if self.failure is not None:
             raise self.failure
@@ -145,7 +153,15 @@ class Call:
         assert head is not None
         self.phase = ANSWERED
         self.due = inf
-        return head
+        reply = Reply(head.status, head.end_to_end(), self.body, head.length, head.reason, True)
+        reply.took = now - self.began
+        if self.tunnel is not None:
+            reply.tunnel = self.tunnel
+        elif not self.whole:
+            reply.stream = self
+        elif self.parser is not None:
+            reply.body = self.parser.take()
+        return reply
 
     def check(self) -> None:
         """Raises what the call has failed with, if it has."""
@@ -238,10 +254,18 @@ class Call:
 
     def feed(self, data: bytes) -> None:
         """Takes bytes of the answer."""
-        parser = self.parser
-        assert parser is not None
         self.heard = True
         try:
+            parser = self.parser
+            if parser is None:
+                request = self._request
+                answer = whole(data, request.method == "HEAD") if self.upload is None else None
+                if answer is not None:
+                    self.head, self.body = answer
+                    self._complete(b"")
+                    self.wake()
+                    return
+                parser = self.parser = ResponseParser(request.method, request.upgrade is not None)
             heads = parser.feed(data)
         except (InvalidResponse, FramingError) as error:
             self.fail(UpstreamError("invalid", error.detail, sent=True))
@@ -288,7 +312,7 @@ class Call:
         if upload.waiting or not 200 <= head.status < 300:
             upload.stop()
             self.upload = None
-            head.keep_alive = False
+            self._keeps = False  # `head` says nothing of this exchange
 
     def _complete(self, rest: bytes) -> None:
         """The answer is whole: slot and connection are free at once, read or not."""
@@ -300,7 +324,7 @@ class Call:
             self._upgrade(connection, head, rest)
             return
         self.whole = True
-        if head.keep_alive and self.upload is None and not rest:
+        if head.keep_alive and self._keeps and self.upload is None and not rest:
             self._connection = None
             self._ended = True
             upstream = self._upstream

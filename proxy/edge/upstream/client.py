@@ -50,7 +50,8 @@ class HttpUpstream:
         pool = self.pool
         if not pool.bound:
             pool.bind()
-        now = pool.loop.time()
+        loop = pool.loop
+        now = loop.time()
         call = Call(self, request, now)
         self._tally.in_flight += 1
         try:
@@ -62,31 +63,18 @@ class HttpUpstream:
             connection = pool.take(index, now)
             if connection is None or request.announced is not None:
                 connection = await self._prepare(call, connection, request.announced)
-                now = pool.loop.time()
+                now = loop.time()
             self._write(call, connection, request, now)
             await call.answer()
-            try:
-                head = call.result()
-            except UpstreamError as error:
-                if not (connection.used and _unseen(error, call, request)):
-                    raise
+            if call.failure is not None and _unseen(call, connection, request):
                 connection = await self._connect(call)
-                self._write(call, connection, request, pool.loop.time())
+                self._write(call, connection, request, loop.time())
                 await call.answer()
-                head = call.result()
+            reply = call.reply(loop.time())
         except BaseException:
             call.close()
             raise
-        took = pool.loop.time() - call.began
-        self._tally.duration.observe(took)
-        reply = Reply(head.status, head.end_to_end(), b"", head.length, head.reason, True)
-        reply.took = took
-        if call.whole and call.parser is not None:
-            reply.body = call.parser.take()
-        elif call.tunnel is None:
-            reply.stream = call
-        else:
-            reply.tunnel = call.tunnel
+        self._tally.duration.observe(reply.took)
         return reply
 
     def start(self, before: "HttpUpstream | None" = None) -> None:
@@ -235,10 +223,14 @@ def _framing(request: Outgoing) -> str:
     return lines
 
 
-def _unseen(error: UpstreamError, call: Call, request: Outgoing) -> bool:
-    """Whether a request on a reused connection may go out once more: closed without a word."""
+def _unseen(call: Call, connection: Connection, request: Outgoing) -> bool:
+    """Whether a request that failed may go out once more, as a reused connection was closed under
+    it without a word."""
+    error = call.failure
     return (
-        error.reason == "reset"
+        connection.used
+        and isinstance(error, UpstreamError)
+        and error.reason == "reset"
         and not call.heard
         and request.body is None
         and request.method in _IDEMPOTENT
