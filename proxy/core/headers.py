@@ -140,12 +140,26 @@ def forward_request_lines(ex: Forwarded, keep: frozenset[str] = _NONE) -> Lines:
     lines = [line for line in ex.fields.lines if line[0].lower() not in drop]
     if ex.method == "OPTIONS" and "max-forwards" in index:
         lines = _count_down(lines)
-    return lines + read_written(_ours(ex, received))
+    lines += read_written(_ours(ex, received))
+    lines.append(("X-Request-Id", ex.request_id))
+    return lines
 
 
 def forward_request_text(ex: Forwarded, keep: frozenset[str] = _NONE) -> str:
     """`forward_request_lines` as text (`fields.written`): cheap where no line has to be looked at,
     as where `Connection` names no field of the request's own."""
+    text = recurring_text(ex, _FORMS)
+    if text is None:
+        return written(forward_request_lines(ex, keep))
+    return f"{text}X-Request-Id: {ex.request_id}\r\n"
+
+
+def recurring_text(ex: Forwarded, forms: Layouts[str]) -> str | None:
+    """What of `forward_request_text` is the same for every request with these fields, from this
+    peer: all but X-Request-Id. None where a line of theirs has to be looked at.
+
+    `forms` say what of the fields goes on: `form` of their names.
+    """
     fields = ex.fields
     index = fields.index
     hop = index.get("connection")
@@ -154,13 +168,14 @@ def forward_request_text(ex: Forwarded, keep: frozenset[str] = _NONE) -> str:
         or ex.method == "OPTIONS"  # it may have a Max-Forwards
         or not index
     ):
-        return written(forward_request_lines(ex, keep))
+        return None
     names, values = zip(*fields.lines, strict=True)
-    return f"{_FORMS[names] % values}{_ours(ex, index if ex.trusted else _NOTHING)}"
+    return f"{forms[names] % values}{_ours(ex, index if ex.trusted else _NOTHING)}"
 
 
 def _ours(ex: Forwarded, received: dict[str, str]) -> str:
-    """What the gateway says itself, as text. `received`: what a trusted peer said of it."""
+    """What the gateway says itself, as text; but for X-Request-Id. `received`: what a trusted peer
+    said of it."""
     peer = plain_address(ex.peer)
     host, proto, chain, text = ex.authority, ex.scheme, "", ""
     if received:
@@ -184,7 +199,7 @@ def _ours(ex: Forwarded, received: dict[str, str]) -> str:
     before = ex.fields.index.get("via")
     if before:
         via = f"{before}, {via}"
-    return f"{text}Via: {via}\r\nX-Request-Id: {ex.request_id}\r\n"
+    return f"{text}Via: {via}\r\n"
 
 
 def _node(address: str) -> str:

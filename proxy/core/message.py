@@ -197,7 +197,7 @@ class Outgoing:
         self.affinity = affinity
         """64 bits; with `balance: hash`, requests of one affinity go to one endpoint."""
         self.announced = announced
-        self.tried: list[int] = []
+        self.tried: tuple[int, ...] = ()
         """The endpoints that this request has been sent to; another one comes first."""
         self.patience: float | None = None
         """Seconds left up to the head; None for the upstream's whole deadline."""

@@ -106,9 +106,14 @@ class Call:
             raise UpstreamError("reset", "the connection was closed at once", sent=False)
         self._connection = connection
         connection.call = self
+        self.sent(now)
+
+    def again(self) -> None:
+        """Needs a new connection, whatever became of the one before."""
+        self.phase = CONNECTING
+        self.due = self.deadline
         self.failure = None
         self.parser = None
-        self.sent(now)
 
     def sent(self, now: float) -> None:
         """The request is out: its answer is due."""

@@ -55,9 +55,7 @@ class HttpUpstream:
         call = Call(self, request, now)
         self._tally.in_flight += 1
         try:
-            if pool.enter(call):
-                call.slot = True
-            else:
+            if not pool.enter(call):
                 call.began = now = await self._queue(call, now)
             index = call.index = self._endpoints.choose(request, now)
             connection = pool.take(index, now)
@@ -110,7 +108,7 @@ class HttpUpstream:
         self._tally.in_flight -= 1
         if call.index >= 0:
             self._endpoints.left(call.index)
-        self.pool.leave(call, call.slot)
+        self.pool.leave(call)
 
     async def _queue(self, call: Call, now: float) -> float:
         """Waits for a slot; the time when it came."""
@@ -128,9 +126,7 @@ class HttpUpstream:
 
     async def _connect(self, call: Call) -> Connection:
         """A new connection, unless the call's deadline comes first."""
-        call.phase = CONNECTING
-        call.due = call.deadline
-        call.failure = None
+        call.again()
         loop = self.pool.loop
         began = loop.time()
         self._endpoints.trying(call.index, began)

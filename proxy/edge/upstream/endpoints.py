@@ -46,12 +46,13 @@ class Endpoints:
         usable = self._roster.usable(now)
         tried = request.tried
         if tried:
-            usable = tuple(index for index in usable if index not in tried) or usable
+            usable = tuple([index for index in usable if index not in tried]) or usable
         if not usable:
             raise UpstreamError("no_endpoint", "every endpoint is down", sent=False)
-        index = self._balance.pick(self._load, usable, request.affinity)
-        tried.append(index)
-        self._load[index] += 1
+        load = self._load
+        index = self._balance.pick(load, usable, request.affinity)
+        request.tried = (*tried, index)
+        load[index] += 1
         return index
 
     def left(self, index: int) -> None:

@@ -32,6 +32,7 @@ class Timed(Protocol):
     upstream was closed under it."""
 
     due: float
+    slot: bool
     waiter: asyncio.Future[bool] | None
 
     def expire(self, now: float) -> None: ...
@@ -94,6 +95,7 @@ class Pool:
             self._timer = self.loop.call_at(first, self._tick)
         if self._busy < self._max_busy and not self._line:
             self._busy += 1
+            call.slot = True
             return True
         return False
 
@@ -103,10 +105,10 @@ class Pool:
             self._timer.cancel()
             self._timer = self.loop.call_at(due, self._tick)
 
-    def leave(self, call: Timed, slot: bool) -> None:
-        """The call is over. If it had a `slot`, the first in line gets it."""
+    def leave(self, call: Timed) -> None:
+        """The call is over. If it had a slot, the first in line gets it."""
         self._calls.discard(call)
-        if slot:
+        if call.slot:
             if self._line:
                 self.release()
             else:
@@ -181,8 +183,8 @@ class Pool:
         """Takes back a connection whose answer has been read to its end."""
         connection.call = None
         idle = self._idle_timeout
-        if keep_alive_timeout is not None:
-            idle = min(idle, keep_alive_timeout - 1)
+        if keep_alive_timeout is not None and keep_alive_timeout - 1 < idle:
+            idle = keep_alive_timeout - 1
         if idle <= 0 or connection.closed:
             connection.abort()
             return

@@ -27,6 +27,8 @@ from proxy.stages.upstream.outgoing import KeptBody, outgoing
 
 log = logging.getLogger(__name__)
 
+_TEXTS: Final = tuple(map(str, range(1000)))
+"""Statuses as retries name them."""
 _LEAST_WAIT: Final = 0.001
 """Seconds: whoever read the body for the last attempt has let go of it by then."""
 
@@ -38,37 +40,25 @@ async def ask(ex: Exchange) -> Reply:
     """
     assert ex.route is not None
     there = ex.route.upstream
-    try:
-        said = await _attempts(there, request := outgoing(ex, there))
-        while isinstance(said, Refused):
-            if there.fallback.other is None:
-                return refusal(said, there.fallback)
-            there = there.fallback.other
-            body = request.body  # what has been read of it is kept there
-            request = outgoing(ex, there)
-            request.body = body
-            said = await _attempts(there, request)
-    except UpstreamError as failed:
-        log.warning("upstream %s: %s: %s", there.name, failed.reason, failed.detail)
-        return failure(failed)
-    except BodyError as failed:
-        return body_problem(failed)
-    return said
-
-
-async def _attempts(there: Destination, request: Outgoing) -> Reply | Refused:
-    """The first answer that is worth passing on, or the breaker's refusal. Raises UpstreamError,
-    BodyError."""
-    breaker, retry = there.breaker, there.retry
-    kept: KeptBody | None = None
-    if request.body is not None and retry is not None and retry.terms.sends_again(request.method):
-        kept = request.body = KeptBody(request.body)
+    request = outgoing(ex, there)
+    kept = None if request.body is None else _keeping(request, there)
     began = now = monotonic()
     number = 1
     while True:
+        breaker, retry = there.breaker, there.retry
         permit = None if breaker is None else breaker.admit(now)
         if isinstance(permit, Refused):
-            return permit
+            fallback = there.fallback
+            if fallback.other is None:
+                return refusal(permit, fallback)
+            there = fallback.other
+            body = request.body  # what has been read of it is kept there
+            request = outgoing(ex, there)
+            request.body = body
+            kept = None if body is None else _keeping(request, there)
+            began = now = monotonic()
+            number = 1
+            continue
         if number == 1 and retry is not None:
             retry.budget.request(now)  # one that was refused does not burden the upstream
         said: Reply | UpstreamError
@@ -77,19 +67,21 @@ async def _attempts(there: Destination, request: Outgoing) -> Reply | Refused:
         except BaseException as error:
             if breaker is not None and permit is not None:
                 unanswered(breaker, permit, error)
-            if retry is None or not isinstance(error, UpstreamError):
+            if isinstance(error, BodyError):
+                return body_problem(error)
+            if not isinstance(error, UpstreamError):
                 raise
             said = error
         else:
             if breaker is not None and permit is not None:
                 answered(breaker, permit, said)
-            if retry is None or str(said.status) not in retry.terms.on:
+            if retry is None or _TEXTS[said.status] not in retry.terms.on:
                 return said
-        wait = _wait(there, retry, request, kept, said, number, began)
+        wait = None
+        if retry is not None:
+            wait = _wait(there, retry, request, kept, said, number, began)
         if wait is None:
-            if isinstance(said, UpstreamError):
-                raise said
-            return said
+            return said if isinstance(said, Reply) else _given_up(there, said)
         if isinstance(said, Reply):
             said.let_go()
         await asyncio.sleep(wait)
@@ -98,6 +90,20 @@ async def _attempts(there: Destination, request: Outgoing) -> Reply | Refused:
         request.patience = there.plan.deadline - (now - began)
         if kept is not None:
             kept.rewind()
+
+
+def _keeping(request: Outgoing, there: Destination) -> KeptBody | None:
+    """The request's body as one that can be sent again, where that may have to be."""
+    retry = there.retry
+    if request.body is None or retry is None or not retry.terms.sends_again(request.method):
+        return None
+    kept = request.body = KeptBody(request.body)
+    return kept
+
+
+def _given_up(there: Destination, failed: UpstreamError) -> Reply:
+    log.warning("upstream %s: %s: %s", there.name, failed.reason, failed.detail)
+    return failure(failed)
 
 
 def _wait(
