@@ -283,7 +283,7 @@ class Gateway:
             log.warning("%s", warning)
         self._snapshot = snapshot
         assert self._front is not None
-        self._front.snapshot = snapshot
+        self._front.adopt(snapshot)
         self._live.commit()
         self._counting.retain(snapshot)
         self._share(snapshot)

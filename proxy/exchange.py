@@ -5,6 +5,7 @@ Nothing here knows aiohttp, sockets or the lane a request came in by. Stages rea
 """
 
 from collections.abc import Callable, Sequence
+from random import getrandbits
 from typing import TYPE_CHECKING
 
 from proxy.core.fields import Fields, Lines
@@ -32,6 +33,7 @@ class Exchange:
         "fields",
         "host",
         "inform",
+        "memo",
         "method",
         "path",
         "peer",
@@ -43,6 +45,7 @@ class Exchange:
         "shadow_denied",
         "snapshot",
         "target",
+        "trace",
         "trusted",
         "upgrade",
         "version",
@@ -104,4 +107,88 @@ class Exchange:
         self.shadow_denied: tuple[str, ...] = ()
         """Names of the limits that refused this request; of the shadow limits that would have."""
         self.claim: Announced | None = None
+        self.memo: Memo | None = None
+        self.trace = ""
+        """What is known of the same request; the value of its traceparent line, which is not."""
         """Have we seen it: the claim under which it goes upstream (stages.idempotency)."""
+
+
+def new_request_id() -> str:
+    """An identifier, not a secret: it need not be unguessable, only unlikely to come twice."""
+    return getrandbits(128).to_bytes(16).hex()
+
+
+class Memo:
+    """Who and where of a request without a body, worked out once: the same snapshot would say the
+    same whenever the same bytes come from the same peer.
+
+    Stages keep here what else is the same each time, and may leave it unset.
+    """
+
+    __slots__ = (
+        "_authority",
+        "_captures",
+        "_client_ip",
+        "_fields",
+        "_host",
+        "_method",
+        "_peer",
+        "_request_id",
+        "_route",
+        "_scheme",
+        "_snapshot",
+        "_target",
+        "_trusted",
+        "forwarded",
+        "limit_keys",
+        "plain_key",
+    )
+
+    def __init__(self, ex: Exchange) -> None:
+        received = ex.fields.index.get("x-request-id")
+        self._snapshot = ex.snapshot
+        self._method = ex.method
+        self._target = ex.target
+        self._fields = ex.fields
+        self._authority = ex.authority
+        self._scheme = ex.scheme
+        self._peer = ex.peer
+        self._host = ex.host
+        self._trusted = ex.trusted
+        self._client_ip = ex.client_ip
+        self._request_id = ex.request_id if ex.request_id == received else ""
+        self._route = ex.route
+        self._captures = ex.captures
+        self.limit_keys: list[bytes] | None = None
+        """stages.limits: what it is counted under, by usual limit."""
+        self.plain_key: bytes | None = None
+        """stages.cache: what it is filed under; b"" where no plain hit may answer it."""
+        self.forwarded: str | None = None
+        """stages.upstream: what goes upstream of its head, but for X-Request-Id and trace."""
+
+    def exchange(self, trace: str, inform: Callable[[int, Lines], None] | None) -> Exchange:
+        """The request once more. `trace` is the value of its traceparent line, "" without one."""
+        fields = self._fields
+        ex = Exchange(
+            self._snapshot,
+            self._method,
+            self._target,
+            11,
+            fields.joined("traceparent", trace) if trace else fields,
+            self._authority,
+            self._scheme,
+            self._peer,
+            None,
+            False,
+            None,
+            inform,
+        )
+        ex.host = self._host
+        ex.trusted = self._trusted
+        ex.client_ip = self._client_ip
+        ex.request_id = self._request_id or new_request_id()
+        ex.route = self._route
+        ex.captures = self._captures
+        ex.memo = self
+        ex.trace = trace
+        return ex

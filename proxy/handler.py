@@ -30,15 +30,39 @@ class Flow:
 
     async def answer(self, ex: Exchange) -> Reply:
         """The request's Reply; never raises for what a client, an upstream or a store did."""
-        reply = identity.resolve(ex) or route.find(ex)
+        answer = self.begin(ex)
+        return answer if isinstance(answer, Reply) else await answer
+
+    def begin(self, ex: Exchange) -> Reply | Awaitable[Reply]:
+        """`answer`, as far as nothing has to be waited for; then an awaitable of the rest."""
+        reply = self.place(ex) if ex.route is None else None
         if reply is None:
             verdict = limits.admit(ex, self._limits)
-            reply = verdict if verdict is None or isinstance(verdict, Reply) else await verdict
-        if reply is None:
-            reply = cache.hit(ex, self._caching) or await idempotency.through(
-                ex, self._fetch, self._replaying
-            )
+            if verdict is None:
+                reply = cache.hit(ex, self._caching)
+                if reply is None:
+                    return self._go_on(ex)
+            elif isinstance(verdict, Reply):
+                reply = verdict
+            else:
+                return self._wait(ex, verdict)
         return response.finish(ex, reply)
+
+    @staticmethod
+    def place(ex: Exchange) -> Reply | None:
+        """Who and where; the Reply of what has no place here."""
+        return identity.resolve(ex) or route.find(ex)
+
+    async def _wait(self, ex: Exchange, verdict: Awaitable[Reply | None]) -> Reply:
+        refusal = await verdict
+        if refusal is not None:
+            return response.finish(ex, refusal)
+        reply = cache.hit(ex, self._caching)
+        return await self._go_on(ex) if reply is None else response.finish(ex, reply)
+
+    async def _go_on(self, ex: Exchange) -> Reply:
+        """From where something has to be waited for."""
+        return response.finish(ex, await idempotency.through(ex, self._fetch, self._replaying))
 
     def _fetch(self, ex: Exchange) -> Awaitable[Reply]:
         """From the cache or the upstream."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.hit_path import HitPath, reference
 
-UNITS = 1.48
+UNITS = 1.12
 """References per hit when last looked at. Lower it with the code; raise it with a reason."""
 GROWTH = 1.25
 
@@ -52,7 +52,8 @@ class Steps:
 async def test_a_hit_has_not_grown_by_a_quarter(tmp_path: Path) -> None:
     path = await HitPath.open(tmp_path)
     try:
-        path.run()  # what is remembered of keys and lines is there, as it is in the long run
+        for _ in range(3):  # what is remembered is there, as it is in the long run
+            path.run()
         steps = Steps()
         requests = path.requests[:100]
         receive = path.protocol.data_received

@@ -52,6 +52,10 @@ class Fields:
         fields.index = index
         return fields
 
+    def joined(self, name: str, value: str) -> "Fields":
+        """These and one more, of a name (lower case) that is not among them."""
+        return Fields.indexed([*self.lines, (name, value)], {**self.index, name: value})
+
     def get(self, name: str) -> str | None:
         """The value of the field called `name` (lower case), repeated lines joined, or None."""
         return self.index.get(name)

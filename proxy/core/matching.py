@@ -242,7 +242,8 @@ class _Place:
 class RouteTable(Generic[T]):
     """Routes in their order, ready to be looked up."""
 
-    __slots__ = ("_hosts", "_known", "_most", "_places", "_root", "_routes", "_trie", "methods")
+    __slots__ = ("_hosts", "_known", "_most", "_places", "_root", "_routes", "_trie", "headers",
+                 "methods")  # fmt: skip
 
     def __init__(self, routes: Iterable[tuple[RouteMatch, T]]) -> None:
         self._routes = tuple(routes)
@@ -262,6 +263,8 @@ class RouteTable(Generic[T]):
         self._most = 1000 + 4 * parts
         self.methods: tuple[str, ...] = self._union(range(len(self._routes)))
         """Every method that some route takes, sorted: the Allow of the whole server."""
+        self.headers = frozenset(n for match, _ in self._routes for n, _ in match.headers)
+        """The names, lower case, of all headers that some route asks for."""
 
     def _leaf(self, path: PathPattern) -> _Leaf:
         node = self._trie

@@ -2,8 +2,12 @@
 
 Simple is what comes alone at a message boundary, whole in one read, well-formed, as HTTP/1.1 with
 keep-alive, without a body or an upgrade. It goes past aiohttp's queue, its waiter and its task for
-each request; as far as nothing has to be waited for, it needs no task and no future at all. What
-has to wait is driven on from there, and what comes behind it is held until it is answered.
+each request; as far as nothing has to be waited for, it needs no task, future or coroutine at all.
+What has to wait is driven on from there, and what comes behind it is held until it is answered.
+
+A request that came before, byte for byte and from the same peer, is not read again: who sends it,
+where it goes and what it is counted and filed under are remembered (`exchange.Memo`). Of a
+traceparent line only the place counts, as each request of a trace has another one.
 
 What is not taken here has neither been consumed nor charged: the other lane reads it anew, and says
 what is wrong with it, if anything is.
@@ -11,154 +15,212 @@ what is wrong with it, if anything is.
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
-
-from aiohttp.web_protocol import RequestHandler
+from collections.abc import Awaitable
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.core.http1.request import HeadError, RequestHead, parse_request_head
-from proxy.edge.body import NO_BODY
+from proxy.core.message import Reply
+from proxy.core.recent import Recent
 from proxy.edge.driving import ENDED, Driven, begun
+from proxy.edge.serving import END, Client, Outcome, Serving
 from proxy.edge.writer import ClientGone
+from proxy.exchange import Exchange, Memo
+from proxy.policy.usual import goes_by
 
 if TYPE_CHECKING:
-    from proxy.edge.intake import Intake
-    from proxy.edge.server import Front
+    from proxy.policy.snapshot import ServerPlan, Snapshot
 
 log = logging.getLogger(__name__)
 
 _HELD: Final = 64 * 1024
 """Bytes of further requests that are read while one waits for its answer."""
+_MAX_MEMO_BYTES: Final = 2048
+"""Longer heads are not remembered."""
+
+# A trace's line (W3C Trace Context §3.2): the name as it is to be sent, and 55 characters.
+_TRACE: Final = b"\r\ntraceparent: "
+_TRACE_NAME: Final = len(_TRACE)
+_TRACE_LINE: Final = len(_TRACE) + 55
+
+Memos = Recent[tuple[bytes, str], Memo]
+"""By head (without its trace) and caller."""
+NO_MEMOS: Final[Memos] = Recent(0)
 
 
-class Outcome:
-    """What aiohttp's loop asks of a response that is out already."""
+class Carrier(Client, Protocol):
+    """The client connection as the lane needs it."""
 
-    __slots__ = ("keep_alive",)
+    def engaged(self, is_engaged: bool) -> None:
+        """A request waits for something; or it no longer does."""
 
-    def __init__(self, keep_alive: bool) -> None:
-        self.keep_alive = keep_alive
+    def at_rest(self, outcome: Outcome) -> None:
+        """A request is over: the connection is at rest, or ends."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
+    def force_close(self) -> None: ...
 
 
-KEEP: Final = Outcome(True)
-END: Final = Outcome(False)
+class ExpressLane:
+    """The lane of one client connection."""
 
+    __slots__ = ("_caller", "_carrier", "_cuts_trace", "_driven", "_held", "_is_held_up", "_memos",
+                 "_plan", "_serving", "_snapshot")  # fmt: skip
 
-class ExpressLane(RequestHandler):
-    """aiohttp's handler of one connection, with the lane beside its loop."""
-
-    __slots__ = ("_express", "_held", "_is_held_up")
-
-    _front: "Front"
-    _intake: "Intake"
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._express: Driven | None = None
+    def __init__(self, carrier: Carrier, serving: Serving, plan: "ServerPlan") -> None:
+        self._carrier = carrier
+        self._serving = serving
+        self._plan = plan
+        """As it was when the connection was made."""
+        self._caller = ""
+        """From whom and how, as far as memos differ by it."""
+        self._snapshot: Snapshot | None = None
+        """For which the memos hold."""
+        self._memos = NO_MEMOS
+        self._cuts_trace = False
+        self._driven: Driven | None = None
         """The request that waits for something."""
         self._held = b""
         """What came behind it."""
         self._is_held_up = False
         """Whether no more of it is read."""
 
-    async def _serve(self, head: RequestHead, payload: Any) -> Outcome:
-        """From a parsed request to an answer that is out. Raises ClientGone."""
-        raise NotImplementedError
+    @property
+    def busy(self) -> bool:
+        """Whether a request waits for something here."""
+        return self._driven is not None
 
-    def _await_taking(self, transport: asyncio.Transport) -> None:
-        """The answer is out, and has not been taken yet."""
-        raise NotImplementedError
+    def hold(self, data: bytes) -> None:
+        """Keeps what came behind the request that waits."""
+        self._held += data
+        if len(self._held) > _HELD:
+            self._is_held_up = True
+            self._carrier.pause_reading()
 
-    def _takes_express(self, data: bytes) -> bool:
-        """Takes what the socket brought, if it belongs here."""
-        if self._express is not None:
-            self._held += data
-            if len(self._held) > _HELD:
-                self._is_held_up = True
-                self.pause_reading()
-            return True
+    def leave(self) -> None:
+        """The client left: so does its request."""
+        if self._driven is not None:
+            self._driven.cancel()
+
+    def takes(self, data: bytes) -> bool:
+        """Takes what the socket brought at a message boundary, if it belongs here."""
         end = len(data) - 4
-        if (
-            self._waiter is None  # aiohttp's loop is at a request, or about to close
-            or self._messages
-            or self._paused  # what the client does not take must not pile up
-            or self._force_close
-            or self._close
-            or not self._keepalive
-            or not self._front.express
-            or data.find(b"\r\n\r\n") != end
-            or end < 0
-            or not self._intake.at_boundary
-        ):
+        if data.find(b"\r\n\r\n") != end or not 0 <= end < self._plan.max_header_bytes:
             return False
-        plan = self._intake.plan
-        if end >= plan.max_header_bytes:
-            return False
-        try:
-            head = parse_request_head(data[: end + 2], plan.max_headers, plan.max_target_bytes)
-        except HeadError:
-            return False
-        if head.version != 11 or not head.keep_alive or head.chunked or head.length or head.upgrade:
-            return False
-        serving = self._serve_express(head)
-        try:
-            awaited = begun(serving)
-        except (Exception, asyncio.CancelledError) as error:
-            self._arrived(error)
-            return True
-        if awaited is not ENDED:
-            self._express = Driven(serving, awaited, self._arrived)
+        started = perf_counter()
+        if self._serving.front.snapshot is not self._snapshot:
+            self._adopt()
+        key = (data, self._caller)
+        trace = ""
+        if self._cuts_trace:
+            at = data.find(_TRACE)
+            if at > 0:
+                after = at + _TRACE_LINE
+                value = data[at + _TRACE_NAME : after]
+                # Nothing that could end the line stands in it, and its end is where it belongs.
+                if data[after : after + 2] == b"\r\n" and value.replace(b"-", b"").isalnum():
+                    key = (data[:at] + data[after:], self._caller)
+                    trace = value.decode("latin-1")
+        serving = self._serving
+        memo = self._memos.get(key)
+        if memo is None:
+            head = self._read(data)
+            if head is None:
+                return False
+            if self._memos.again(key):
+                memo = self._remember(key, head if not trace else self._read(key[0]))
+            if memo is None:
+                self._serve(serving.exchange(head, None), started)
+                return True
+        self._serve(memo.exchange(trace, serving.inform), started)
         return True
 
-    async def _serve_express(self, head: RequestHead) -> None:
-        """One request; the connection is at rest again, or ended."""
-        front = self._front
-        self._request_in_progress = True
+    def _read(self, data: bytes) -> RequestHead | None:
+        """The head, if it is simple."""
+        plan = self._plan
+        try:
+            head = parse_request_head(data[:-2], plan.max_headers, plan.max_target_bytes)
+        except HeadError:
+            return None
+        if head.version != 11 or not head.keep_alive or head.chunked or head.length or head.upgrade:
+            return None
+        return head
+
+    def _adopt(self) -> None:
+        """A snapshot that this connection has not seen yet."""
+        front = self._serving.front
+        self._caller = f"{self._serving.scheme} {self._serving.peer}"
+        snapshot = self._snapshot = front.snapshot
+        self._cuts_trace = not goes_by(snapshot, "traceparent")
+        # What one connection has read another one may not read again under stricter bounds.
+        same = _bounds(self._plan) == _bounds(snapshot.server)
+        self._memos = front.memos if same else NO_MEMOS
+
+    def _remember(self, key: tuple[bytes, str], head: RequestHead | None) -> Memo | None:
+        """A memo of a request that is worth one. `head` is read without its trace."""
+        if (
+            head is None
+            or len(key[0]) > _MAX_MEMO_BYTES
+            or len(head.fields) >= self._plan.max_headers
+            or "traceparent" in head.fields.index
+        ):
+            return None
+        ex = self._serving.exchange(head, None)
+        if self._serving.front.flow.place(ex) is not None:
+            return None
+        memo = Memo(ex)
+        self._memos.put(key, memo)
+        return memo
+
+    def _serve(self, ex: Exchange, started: float) -> None:
+        """One request; the connection is at rest again, or ended, or the request waits."""
+        serving, carrier = self._serving, self._carrier
+        answer = serving.begin(ex)
+        try:
+            if isinstance(answer, Reply):
+                outcome = serving.finish_at_once(ex, answer, started)
+                if outcome is not None:
+                    carrier.at_rest(outcome)
+                    return
+            going = self._go_on(ex, answer, started)
+            awaited = begun(going)
+        except (Exception, asyncio.CancelledError) as error:
+            self._arrived(error)
+            return
+        if awaited is not ENDED:
+            self._driven = Driven(going, awaited, self._arrived)
+
+    async def _go_on(self, ex: Exchange, answer: Reply | Awaitable[Reply], started: float) -> None:
+        front = self._serving.front
+        carrier = self._carrier
+        carrier.engaged(True)
         front.began()
         outcome = END
         try:
-            outcome = await self._serve(head, NO_BODY)
-            transport = self.transport
-            if transport is not None and transport.get_write_buffer_size():
-                self._await_taking(transport)
+            outcome = await self._serving.conclude(ex, answer, started, True)
         except ClientGone:
             pass
         finally:
-            self._request_in_progress = False
+            carrier.engaged(False)
             front.ended()
-            if outcome.keep_alive:
-                self._rest()
-            else:
-                self.force_close()
-
-    def _rest(self) -> None:
-        """The idle timeout runs from now."""
-        idle = self._keepalive_timeout
-        self._next_keepalive_close_time = self._loop.time() + idle
-        if self._keepalive_handle is None and idle:
-            self._keepalive_handle = self._loop.call_at(
-                self._next_keepalive_close_time, self._process_keepalive
-            )
+            carrier.at_rest(outcome)
 
     def _arrived(self, error: BaseException | None) -> None:
-        self._express = None
+        self._driven = None
         if error is not None and not isinstance(error, asyncio.CancelledError):
             log.error("a request failed inside the gateway", exc_info=error)
-            self.force_close()
+            self._carrier.force_close()
         if self._is_held_up:
             # First, as what is held may begin a body that pauses for itself.
             self._is_held_up = False
-            self.resume_reading()
+            self._carrier.resume_reading()
         if self._held:
             held, self._held = self._held, b""
-            self.data_received(held)
+            self._carrier.data_received(held)
 
-    def _leave_express(self) -> None:
-        """The client left: so does its request."""
-        if self._express is not None:
-            self._express.cancel()
 
-    def _process_keepalive(self) -> None:
-        if self._express is None:
-            super()._process_keepalive()
-        else:
-            self._keepalive_handle = None  # it is set again after the answer
+def _bounds(plan: "ServerPlan") -> tuple[int, int, int]:
+    """What a request's head may be at most."""
+    return plan.max_header_bytes, plan.max_headers, plan.max_target_bytes

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from proxy.core.fields import Lines
 from proxy.core.http1.request import HeadError, RequestHead
-from proxy.core.message import BodyError, Reply, StreamCut
+from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.edge.body import IncomingBody
-from proxy.edge.express import END, KEEP, ExpressLane, Outcome
+from proxy.edge.express import ExpressLane
 from proxy.edge.intake import Intake
+from proxy.edge.serving import END, Outcome, Serving
 from proxy.edge.tunnel import ClientHalf, relay
-from proxy.edge.writer import ClientGone, interim_head, reset, write_at_once, write_reply
-from proxy.exchange import Exchange
+from proxy.edge.writer import ClientGone, interim_head, write_at_once, write_reply
 
 if TYPE_CHECKING:
     from proxy.edge.server import Front
@@ -67,10 +66,11 @@ class Incoming:
         """aiohttp tells a request that its connection is lost; the body knows already."""
 
 
-class GatewayProtocol(ExpressLane):
+class GatewayProtocol(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_front", "_head_timer", "_intake", "_peer", "_scheme", "_take_timer", "_tunnel")
+    __slots__ = ("_express", "_front", "_head_timer", "_intake", "_serving", "_take_timer",
+                 "_tunnel")  # fmt: skip
 
     def __init__(
         self, front: "Front", manager: web.Server, loop: asyncio.AbstractEventLoop
@@ -80,7 +80,7 @@ class GatewayProtocol(ExpressLane):
             manager,
             loop=loop,
             keepalive_timeout=server.idle_timeout,
-            access_log=None,
+            access_log=None,  # type: ignore[arg-type]
             lingering_time=LINGERING,
         )
         self._front = front
@@ -89,8 +89,8 @@ class GatewayProtocol(ExpressLane):
         self._head_timer: asyncio.TimerHandle | None = None
         self._take_timer: asyncio.TimerHandle | None = None
         self._tunnel: ClientHalf | None = None
-        self._peer = ""
-        self._scheme = "http"
+        self._serving = Serving(self, front)
+        self._express = ExpressLane(self, self._serving, server)
 
     # The socket's events.
 
@@ -98,9 +98,10 @@ class GatewayProtocol(ExpressLane):
         super().connection_made(transport)
         peername = transport.get_extra_info("peername")
         # A unix socket's peer has no address; IPv6 scope ids are of no use to anyone here.
-        self._peer = peername[0].partition("%")[0] if isinstance(peername, tuple) else "unix"
+        peer = peername[0].partition("%")[0] if isinstance(peername, tuple) else "unix"
+        self._serving.peer = peer
         if transport.get_extra_info("ssl_object") is not None:
-            self._scheme = "https"
+            self._serving.scheme = "https"
         if self._front.full():
             self._refuse(
                 problem(
@@ -136,7 +137,12 @@ class GatewayProtocol(ExpressLane):
             self._tunnel.feed_eof()  # what it sent last still goes upstream
         elif task is not None:
             task.cancel()  # the client left: so does its request
-        self._leave_express()
+        self._express.leave()
+
+    @property
+    def choked(self) -> bool:
+        """Whether the client has yet to take what was written before."""
+        return bool(self._paused)
 
     @property
     def task(self) -> asyncio.Task[None] | None:
@@ -164,10 +170,10 @@ class GatewayProtocol(ExpressLane):
 
     def _refuse(self, reply: Reply) -> None:
         """Answers outside any request, and closes."""
-        self._front.count_refusal(self._peer, reply.status)
+        self._front.count_refusal(self._serving.peer, reply.status)
         transport = self.transport
         if transport is not None:
-            write_at_once(self, reply, "GET", close=True)
+            write_at_once(transport, reply, "GET", close=True)
             self.force_close()
 
     # For the body, the writer and the tunnel.
@@ -190,6 +196,52 @@ class GatewayProtocol(ExpressLane):
                 raise ClientGone from gone
             finally:
                 timer.cancel()
+
+    # For the express lane.
+
+    def _takes_express(self, data: bytes) -> bool:
+        """Takes what the socket brought, if it belongs in the express lane."""
+        express = self._express
+        if express.busy:
+            express.hold(data)
+            return True
+        if (
+            self._waiter is None  # aiohttp's loop is at a request, or about to close
+            or self._messages
+            or self._paused  # what the client does not take must not pile up
+            or self._force_close
+            or self._close
+            or not self._keepalive
+            or not self._front.express
+            or not self._intake.at_boundary
+        ):
+            return False
+        return express.takes(data)
+
+    def engaged(self, is_engaged: bool) -> None:
+        """A request in the express lane waits for something; or it no longer does."""
+        self._request_in_progress = is_engaged
+
+    def at_rest(self, outcome: Outcome) -> None:
+        """A request in the express lane is over: the idle timeout runs, or the connection ends."""
+        transport = self.transport
+        if transport is not None and transport.get_write_buffer_size():
+            self._await_taking(transport)
+        if not outcome.keep_alive:
+            self.force_close()
+            return
+        idle = self._keepalive_timeout
+        self._next_keepalive_close_time = self._loop.time() + idle
+        if self._keepalive_handle is None and idle:
+            self._keepalive_handle = self._loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
+
+    def _process_keepalive(self) -> None:
+        if self._express.busy:
+            self._keepalive_handle = None  # it is set again after the answer
+        else:
+            super()._process_keepalive()
 
     # One request.
 
@@ -240,82 +292,19 @@ class GatewayProtocol(ExpressLane):
 
     async def _serve_refusal(self, refused: HeadError) -> Outcome:
         reply = problem(refused.problem, refused.detail)
-        self._front.count_refusal(self._peer, reply.status)
+        self._front.count_refusal(self._serving.peer, reply.status)
         await write_reply(self, reply, "GET", 11, close=True)
         return END
 
     async def _serve(self, head: RequestHead, payload: Any) -> Outcome:
-        front = self._front
+        serving = self._serving
         started = perf_counter()
         body = payload if isinstance(payload, IncomingBody) else None
-        ex = Exchange(  # by position: by name, each request would cost a dict of them
-            front.snapshot,
-            head.method,
-            head.target,
-            head.version,
-            head.fields,
-            head.authority,
-            self._scheme,
-            self._peer,
-            body,
-            head.expect_continue,
-            head.upgrade,
-            self._inform if head.version == 11 else None,
-        )
-        status = 499
-        sent = 0
-        try:
-            reply = front.at_the_door(ex) or await self._answer(ex)
-            if reply.tunnel is not None:
-                status = 101
-                sent = await self._run_tunnel(ex, reply)
-                return END
-            close = (
-                reply.close
-                or not head.keep_alive
-                or front.draining
-                or (body is not None and not body.arrived)
-            )
-            status = reply.status
-            try:
-                at_once = write_at_once(self, reply, head.method, close)
-                if at_once is None:
-                    sent = await write_reply(self, reply, head.method, head.version, close)
-                else:
-                    sent = at_once
-            finally:
-                if reply.stream is not None:
-                    reply.stream.close()
-            return END if close or front.draining else KEEP
-        except StreamCut:
-            if self.transport is not None:
-                reset(self.transport)
-            raise ClientGone from None
-        except ClientGone:
-            status = 499
-            raise
-        except asyncio.CancelledError:
-            if self.transport is None:
-                status = 499
-            raise
-        finally:
-            front.count(ex, status, sent, perf_counter() - started)
+        ex = serving.exchange(head, body)
+        return await serving.conclude(ex, serving.begin(ex), started, head.keep_alive, body)
 
-    async def _answer(self, ex: Exchange) -> Reply:
-        try:
-            return await self._front.flow.answer(ex)
-        except BodyError as left:  # any other failure of the body was answered by the flow
-            raise ClientGone from left
-        except Exception:
-            log.exception("a request failed inside the gateway (route %s)", _route_name(ex))
-            return problem("internal", "The gateway failed to answer this request.", close=True)
-
-    def _inform(self, status: int, lines: Lines) -> None:
-        if self._paused:
-            return  # a client that takes nothing needs no hints, and must not make us keep them
-        self.write_interim(interim_head(status, lines))
-
-    async def _run_tunnel(self, ex: Exchange, reply: Reply) -> int:
+    async def tunnel(self, reply: Reply) -> int:
+        """Runs an upgraded connection to its end; the number of bytes sent to the client."""
         tunnel = reply.tunnel
         assert tunnel is not None
         client = ClientHalf(self)
@@ -327,7 +316,3 @@ class GatewayProtocol(ExpressLane):
             return await relay(client, self, tunnel)
         finally:
             tunnel.close()
-
-
-def _route_name(ex: Exchange) -> str:
-    return ex.route.name if ex.route is not None else "none"

@@ -14,6 +14,8 @@ from aiohttp import web
 
 from proxy.core.message import Reply
 from proxy.core.problems import problem
+from proxy.core.recent import Recent
+from proxy.edge.express import Memos
 from proxy.edge.protocol import GatewayProtocol, Incoming, self_test
 from proxy.exchange import Exchange
 from proxy.handler import Flow
@@ -24,12 +26,15 @@ from proxy.policy.snapshot import Listen, ServerTls, Snapshot
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
+MEMOS: Final = 4096
+"""Requests that are remembered at least, where so many come again and again."""
 _LOOK_AGAIN: Final = 0.01
 """Seconds between two looks at what clients have yet to take, when the process ends."""
 
 
 class Front:
-    """What every client connection shares. `snapshot` is swapped whole by a reload."""
+    """What every client connection shares. `snapshot` is swapped whole by a reload, and with it
+    what is remembered under it (`memos`)."""
 
     express = True
     """Whether simple requests take the express lane."""
@@ -43,6 +48,7 @@ class Front:
         ready: Callable[[], bool],
     ) -> None:
         self.snapshot = snapshot
+        self.memos: Memos = Recent(MEMOS)
         self.flow = flow
         self.access = access
         self.draining = False
@@ -51,6 +57,11 @@ class Front:
         self._metrics = metrics
         self._ready = ready
         self._quiet = asyncio.Event()
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Serves by another snapshot from here on."""
+        self.snapshot = snapshot
+        self.memos = Recent(MEMOS)
 
     # For connections.
 

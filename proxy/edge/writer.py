@@ -84,15 +84,11 @@ def _dated(lines: Lines) -> str:
     return f"{written(lines)}Date: {_CLOCK.date()}\r\n"
 
 
-def write_at_once(outlet: Outlet, reply: Reply, method: str, close: bool) -> int | None:
+def write_at_once(
+    transport: asyncio.Transport, reply: Reply, method: str, close: bool
+) -> int | None:
     """Writes the whole answer if nothing need be waited for; the number of body bytes sent. None
-    where something must be: then nothing is written, and `write_reply` is to be awaited.
-
-    Raises ClientGone.
-    """
-    transport = outlet.transport
-    if transport is None:
-        raise ClientGone
+    where something must be: then nothing is written, and `write_reply` is to be awaited."""
     status = reply.status
     if status == 204:
         transport.write(_head(reply, "", close))
@@ -117,11 +113,12 @@ async def write_reply(outlet: Outlet, reply: Reply, method: str, version: int, c
     Raises ClientGone, and StreamCut where the upstream broke off (the caller aborts the
     connection: the client must not take what it has for complete).
     """
-    sent = write_at_once(outlet, reply, method, close)
+    transport = outlet.transport
+    if transport is None:
+        raise ClientGone
+    sent = write_at_once(transport, reply, method, close)
     if sent is not None:
         return sent
-    transport = outlet.transport
-    assert transport is not None
     stream = reply.stream
     if stream is None:
         body = reply.body

@@ -1,22 +1,23 @@
-"""What nearly every route's limits are, and what of them is the same for every request."""
+"""What nearly every request is, and what of it is the same for every one."""
 
 from typing import TYPE_CHECKING
 
 from proxy.core.ratelimit import policies
 
 if TYPE_CHECKING:
-    from proxy.policy.snapshot import LimitPlan
+    from proxy.policy.snapshot import LimitPlan, Snapshot
 
 
 class UsualLimits:
     """Limits that hold as they stand for every request (no override, no cost that is stated, none
     in shadow), with what is the same each time."""
 
-    __slots__ = ("asked", "policies", "tallies", "variants")
+    __slots__ = ("asked", "digests", "policies", "tallies", "variants")
 
     def __init__(self, plans: tuple["LimitPlan", ...]) -> None:
         self.variants = tuple([plan.base for plan in plans])
-        self.asked = tuple([(plan.base, plan.key.digest, plan.base.cost or 0) for plan in plans])
+        self.asked = tuple([(plan.base, plan.base.cost or 0) for plan in plans])
+        self.digests = tuple([plan.key.digest for plan in plans])
         self.tallies = tuple([plan.tally for plan in plans])
         self.policies = policies(self.variants)
         """RateLimit-Policy, as a line."""
@@ -28,3 +29,14 @@ class UsualLimits:
             if plan.overrides or plan.base.cost is None or plan.base.shadow:
                 return None
         return cls(plans) if plans else None
+
+
+def goes_by(snapshot: "Snapshot", name: str) -> bool:
+    """Whether a request field (lower case) has a say in who sends a request, where it goes, or
+    what it is counted and filed under."""
+    return (
+        name in snapshot.server.trusted_headers
+        or name in snapshot.table.headers
+        or any(name in plan.key.headers for plan in snapshot.limits.values())
+        or any(name in plan.key.headers for plan in snapshot.caches.values())
+    )

@@ -4,13 +4,11 @@ What an untrusted peer may not claim is taken off here, before any limit, overri
 read it.
 """
 
-from random import getrandbits
-
 from proxy.core.headers import VIA_LIMIT, passes, without_claims
 from proxy.core.identity import client_address, normalise_host, plain_address, valid_request_id
 from proxy.core.message import Reply
 from proxy.core.problems import problem
-from proxy.exchange import Exchange
+from proxy.exchange import Exchange, new_request_id
 
 
 def resolve(ex: Exchange) -> Reply | None:
@@ -32,8 +30,7 @@ def resolve(ex: Exchange) -> Reply | None:
     if received is not None and valid_request_id(received):
         ex.request_id = received
     else:
-        # An identifier, not a secret: it need not be unguessable, only unlikely to come twice.
-        ex.request_id = getrandbits(128).to_bytes(16).hex()
+        ex.request_id = new_request_id()
     via = index.get("via")
     if via is not None and passes(via) >= VIA_LIMIT:
         return problem("loop", f"This request has passed this gateway {VIA_LIMIT} times.")

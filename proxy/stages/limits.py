@@ -66,7 +66,16 @@ def admit(ex: Exchange, store: LimitStore) -> Verdict:
     if usual is None or decide is None or ex.snapshot.server.ratelimit_headers != "standard":
         return _charge(ex, route.first_limits, store)
     # What nearly every request is. The rest of this module says the same, and more.
-    charges = [Charge(variant, digest(ex), cost, False) for variant, digest, cost in usual.asked]
+    memo = ex.memo
+    keys = None if memo is None else memo.limit_keys
+    if keys is None:
+        keys = [digest(ex) for digest in usual.digests]
+        if memo is not None:
+            memo.limit_keys = keys
+    charges = [
+        Charge(variant, key, cost, False)
+        for (variant, cost), key in zip(usual.asked, keys, strict=True)
+    ]
     decisions = decide(charges)
     for decision in decisions:
         if decision.delay or not decision.allowed:

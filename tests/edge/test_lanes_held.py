@@ -30,7 +30,7 @@ async def test_what_comes_behind_is_held_in_order(start_scene: StartScene) -> No
     targets, data = numbered(600)
     sending = asyncio.create_task(scene.client.send(data))
     await until(lambda: not scene.transport.is_reading())
-    assert WATER < len(scene.conn._held) + len(scene.conn._intake._held) <= WATER + READ
+    assert WATER < len(scene.conn._express._held) + len(scene.conn._intake._held) <= WATER + READ
     assert len(scene.origin.seen) == 1
     scene.gate.open.set()
     everything = ["/o/slow", *targets]

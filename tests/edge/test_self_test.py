@@ -8,19 +8,18 @@ from aiohttp.web_protocol import RequestHandler
 from edge_kit import StartGateway, StartOrigin
 
 from proxy.edge import protocol
-from proxy.edge.express import ExpressLane
 from proxy.edge.protocol import GatewayProtocol
 
 
 def test_every_member_that_is_used_is_looked_for() -> None:
     """Those that are overridden, too."""
-    own: set[str] = set()
-    named: set[str] = set()
-    for part in (ExpressLane, GatewayProtocol):
-        own |= vars(part).keys() | part.__annotations__.keys()
-        for node in ast.walk(ast.parse(inspect.getsource(part))):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                named |= {node.attr} if node.value.id == "self" else set()
+    own = set(vars(GatewayProtocol))
+    named = {
+        node.attr
+        for node in ast.walk(ast.parse(inspect.getsource(GatewayProtocol)))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id == "self"
+    }
     members = {name for name in own | named if hasattr(RequestHandler, name) and name[:2] != "__"}
     assert members <= set(protocol._USED)
     assert named - own <= members

@@ -13,6 +13,7 @@ from proxy.core.cache.keys import primary
 from proxy.core.cache.seen import Seen
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
+from proxy.policy.snapshot import RoutePlan
 from proxy.stages.cache.caching import Caching
 from proxy.store.memory.cache import Held, Shelf
 from proxy.store.memory.purges import VALID
@@ -33,16 +34,17 @@ def hit(ex: Exchange, caching: Caching) -> Reply | None:
     route = ex.route
     assert route is not None
     plan = route.cache
-    if (
-        plan is None
-        or ex.method not in ("GET", "HEAD")
-        or route.idempotency is not None  # whether it asks for a claim is another stage's to say
-        or ex.body is not None
-        or ex.upgrade is not None
-        or not _UNUSUAL.isdisjoint(ex.fields.index)
-    ):
+    if plan is None:
         return None
-    shelf = caching.memory.get(primary(plan.key, route.cache_space, ex))
+    memo = ex.memo
+    key = None if memo is None else memo.plain_key
+    if key is None:
+        key = primary(plan.key, route.cache_space, ex) if _is_plain(ex, route) else b""
+        if memo is not None:
+            memo.plain_key = key
+    if not key:
+        return None
+    shelf = caching.memory.get(key)
     if not shelf:
         return None
     held: Held | None = shelf[0]
@@ -66,6 +68,16 @@ def hit(ex: Exchange, caching: Caching) -> Reply | None:
     tally.last["hit"] = ("fresh", now)
     head = f"{held.head}Age: {age // 1000}\r\n{_HIT}{left // 1000}\r\n"
     return Reply(stored.status, head, held.body, stored.length, stored.reason, True)
+
+
+def _is_plain(ex: Exchange, route: RoutePlan) -> bool:
+    return (
+        ex.method in ("GET", "HEAD")
+        and route.idempotency is None  # whether it asks for a claim is another stage's to say
+        and ex.body is None
+        and ex.upgrade is None
+        and _UNUSUAL.isdisjoint(ex.fields.index)
+    )
 
 
 def _matching(shelf: Shelf, ex: Exchange) -> Held | None:

@@ -1,0 +1,54 @@
+"""A bounded memory for what comes again."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.recent import Recent
+
+
+def test_it_keeps_what_came_twice() -> None:
+    recent: Recent[str, int] = Recent(4)
+    assert recent.get("a") is None
+    assert not recent.again("a")
+    assert recent.again("a")
+    recent.put("a", 1)
+    assert recent.get("a") == 1
+    assert not recent.again("b")
+
+
+def test_what_is_in_use_stays() -> None:
+    recent: Recent[int, int] = Recent(4)
+    recent.put(0, 0)
+    for number in range(1, 1000):
+        recent.put(number, number)
+        assert recent.get(0) == 0
+        assert len(recent) <= 8
+    assert recent.get(999) == 999
+    assert recent.get(500) is None
+
+
+def test_of_none_nothing_is_kept() -> None:
+    recent: Recent[int, int] = Recent(0)
+    assert not recent.again(1)
+    assert not recent.again(1)
+    recent.put(1, 1)
+    assert recent.get(1) is None
+    assert len(recent) == 0
+
+
+@given(st.integers(1, 5), st.lists(st.integers(0, 12), max_size=80))
+def test_the_last_ones_used_are_there(most: int, uses: list[int]) -> None:
+    """And a value is never another key's."""
+    recent: Recent[int, str] = Recent(most)
+    last: dict[int, None] = {}
+    for key in uses:
+        found = recent.get(key)
+        assert found in (None, str(key))
+        if key in list(last)[-most:]:
+            assert found == str(key)
+        if found is None:
+            recent.put(key, str(key))
+        last.pop(key, None)
+        last[key] = None
+        assert len(recent) <= 2 * most
+        assert len(recent._once) <= most
