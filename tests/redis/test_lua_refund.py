@@ -6,7 +6,7 @@ from itertools import count
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from limits_kit import DAY, HOUR, SECOND, charge, limits_on, variant
 
@@ -56,6 +56,7 @@ MOVES = st.lists(
     between=MOVES,
     wait=st.sampled_from([0, 0, 0, 5, 60, 120, -20]),
 )
+@example(before=[(0, 4), (1, 3)], cost=1, between=[(-20, 2)], wait=0)
 async def test_nobody_is_admitted_for_it(turned, name, before, cost, between, wait):
     limit = replace(LIMITS[name], space=f"{name}/{next(FRESH)}")
     scale = {"long log": 50}.get(name, 1)

@@ -116,7 +116,15 @@ class SlidingLog:
         log, head, tail, last, count = state
         at = charged // params.tick
         if at == last:
-            return log, head, tail, last, max(0, count - cost)
+            if count > cost:
+                return log, head, tail, last, count - cost
+            # The newest charge is gone, and its tick with it: a clock that was set back meanwhile
+            # counts from the charge before it, as where only that was ever stored.
+            if head == tail:
+                return _EMPTY, 0, 0, 0, 0
+            last = log[tail - 1]
+            start = bisect_left(log, last, head, tail)
+            return log, head, start, last, tail - start
         stop = bisect_right(log, at, head, tail)
         start = max(bisect_left(log, at, head, tail), stop - cost)
         if start == stop:
