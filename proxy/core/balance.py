@@ -69,10 +69,10 @@ class RoundRobin:
             self._share(usable)
         credit = self._credit
         best = -1
-        most = -inf
+        most = 0
         for index, gain in self._gains:
             credit[index] = mine = credit[index] + gain
-            if mine > most:
+            if best < 0 or mine > most:
                 best, most = index, mine
         credit[best] -= self._total
         return best

@@ -56,6 +56,7 @@ _OURS = FRAMING | {
     "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
 }  # fmt: skip
 _FORMS = Layouts(lambda names: form(names, _OURS))
+_RECURRING = Layouts(lambda names: form(names, _OURS | {"traceparent"}))
 _NOTHING: dict[str, str] = {}
 _NONE: Final[frozenset[str]] = frozenset()
 _VIA = {10: f"1.0 {PSEUDONYM}", 11: f"1.1 {PSEUDONYM}"}
@@ -148,18 +149,21 @@ def forward_request_lines(ex: Forwarded, keep: frozenset[str] = _NONE) -> Lines:
 def forward_request_text(ex: Forwarded, keep: frozenset[str] = _NONE) -> str:
     """`forward_request_lines` as text (`fields.written`): cheap where no line has to be looked at,
     as where `Connection` names no field of the request's own."""
-    text = recurring_text(ex, _FORMS)
+    text = _text(ex, _FORMS)
     if text is None:
         return written(forward_request_lines(ex, keep))
     return f"{text}X-Request-Id: {ex.request_id}\r\n"
 
 
-def recurring_text(ex: Forwarded, forms: Layouts[str]) -> str | None:
-    """What of `forward_request_text` is the same for every request with these fields, from this
-    peer: all but X-Request-Id. None where a line of theirs has to be looked at.
+def recurring_request_text(ex: Forwarded) -> str | None:
+    """What of `forward_request_text` is the same for every request from this peer with the same
+    fields but for traceparent: all but that and X-Request-Id. None where a line has to be looked
+    at."""
+    return _text(ex, _RECURRING)
 
-    `forms` say what of the fields goes on: `form` of their names.
-    """
+
+def _text(ex: Forwarded, forms: Layouts[str]) -> str | None:
+    """The fields' text by one of `forms`, and what the gateway says the same of all of them."""
     fields = ex.fields
     index = fields.index
     hop = index.get("connection")

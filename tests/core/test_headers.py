@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.fields import Fields, Lines, written
+from proxy.core.fields import Fields, Lines, read_written, written
 from proxy.core.headers import (
     FORWARDING,
     apply_edits,
@@ -15,6 +15,7 @@ from proxy.core.headers import (
     forward_request_text,
     forward_response_lines,
     passes,
+    recurring_request_text,
     without_claims,
 )
 
@@ -56,6 +57,10 @@ def forwarded(lines: Lines, **facts: Any) -> Lines:
     request = Request(lines, **facts)
     sent = forward_request_lines(request)
     assert forward_request_text(request) == written(sent)
+    recurring = recurring_request_text(request)
+    if recurring is not None:
+        apart = ("traceparent", "x-request-id")
+        assert read_written(recurring) == [line for line in sent if line[0].lower() not in apart]
     return sent
 
 
@@ -395,8 +400,27 @@ def test_edits(
     assert lines == [("A", "1"), ("b", "2"), ("A", "3")]
 
 
+def test_what_recurs_of_a_request() -> None:
+    lines = [("Host", "a.example"), ("TraceParent", "00-1"), ("A", "%s"), ("X-Request-Id", "z")]
+    assert recurring_request_text(Request(lines)) == (
+        "A: %s\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n"
+        "X-Forwarded-Host: a.example:8080\r\nVia: 1.1 sluicegate\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"lines": [("Connection", "close, traceparent"), ("traceparent", "00-1")]},
+        {"lines": [("Max-Forwards", "3")], "method": "OPTIONS"},
+    ],
+)
+def test_nothing_recurs_where_a_line_has_to_be_looked_at(facts: dict[str, Any]) -> None:
+    assert recurring_request_text(Request(**facts)) is None
+
+
 NAMES = st.sampled_from(
-    ["Connection", "TE", "X-A", "x-b", "Upgrade", "Host", "Via", "Cookie", "X_A"]
+    ["Connection", "TE", "X-A", "x-b", "Upgrade", "Host", "Via", "Cookie", "X_A", "traceparent"]
 )
 VALUES = st.one_of(
     st.sampled_from(["x-a", "X-B, via", "close", ", ,", "x-forwarded-for,host", "1.1 sluicegate"]),

@@ -184,7 +184,7 @@ class Pool:
         connection.call = None
         idle = self._idle_timeout
         if keep_alive_timeout is not None and keep_alive_timeout - 1 < idle:
-            idle = keep_alive_timeout - 1
+            idle = keep_alive_timeout - 1.0
         if idle <= 0 or connection.closed:
             connection.abort()
             return

@@ -4,7 +4,12 @@ be sent again."""
 from typing import Final
 
 from proxy.core.fields import Lines
-from proxy.core.headers import apply_edits, forward_request_lines, forward_request_text
+from proxy.core.headers import (
+    apply_edits,
+    forward_request_lines,
+    forward_request_text,
+    recurring_request_text,
+)
 from proxy.core.message import Outgoing, RequestBody
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import Destination
@@ -33,7 +38,7 @@ def outgoing(ex: Exchange, there: Destination | None = None) -> Outgoing:
     edits = route.request_headers
     head: Lines | str
     if edits is None:
-        head = forward_request_text(ex, keep)
+        head = _text(ex, keep)
     else:
         head = apply_edits(forward_request_lines(ex, keep), edits.remove, edits.set)
     affinity = there.affinity
@@ -49,6 +54,20 @@ def outgoing(ex: Exchange, there: Destination | None = None) -> Outgoing:
         0 if affinity is None else int.from_bytes(affinity.digest(ex)[:8]),
         ex.claim,
     )
+
+
+def _text(ex: Exchange, keep: frozenset[str]) -> str:
+    """The head, where no configuration changes it: what is the same each time made once."""
+    memo = ex.memo
+    if memo is None:
+        return forward_request_text(ex, keep)
+    recurring = memo.forwarded
+    if recurring is None:
+        recurring = memo.forwarded = recurring_request_text(ex) or ""
+    if not recurring:
+        return forward_request_text(ex, keep)
+    trace = f"traceparent: {ex.trace}\r\n" if ex.trace else ""
+    return f"{recurring}{trace}X-Request-Id: {ex.request_id}\r\n"
 
 
 class KeptBody:
