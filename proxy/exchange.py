@@ -107,10 +107,34 @@ class Exchange:
         self.shadow_denied: tuple[str, ...] = ()
         """Names of the limits that refused this request; of the shadow limits that would have."""
         self.claim: Announced | None = None
+        """Have we seen it: the claim under which it goes upstream (stages.idempotency)."""
         self.memo: Memo | None = None
         self.trace = ""
         """What is known of the same request; the value of its traceparent line, which is not."""
-        """Have we seen it: the claim under which it goes upstream (stages.idempotency)."""
+
+    def copy(self) -> "Exchange":
+        """The request as it is now, to be asked about in another way."""
+        ex = Exchange(
+            self.snapshot,
+            self.method,
+            self.target,
+            self.version,
+            self.fields,
+            self.authority,
+            self.scheme,
+            self.peer,
+            self.body,
+            self.expect_continue,
+            self.upgrade,
+            self.inform,
+        )
+        ex.host, ex.trusted = self.host, self.trusted
+        ex.client_ip, ex.request_id = self.client_ip, self.request_id
+        ex.route, ex.captures = self.route, self.captures
+        ex.admission, ex.said, ex.charges = self.admission, self.said, self.charges
+        ex.denied, ex.shadow_denied = self.denied, self.shadow_denied
+        ex.claim, ex.memo, ex.trace = self.claim, self.memo, self.trace
+        return ex
 
 
 def new_request_id() -> str:

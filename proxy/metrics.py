@@ -5,7 +5,8 @@ live in one `Metrics` by name and outlive reloads, as counters must. Label value
 configuration or from a fixed set, never from a request, so their number is bounded.
 
 Where several processes share the work, each one's figures go to the supervisor as JSON (`dump`)
-and are summed there (`add`): a tally is its slots, each a number, a Histogram or a dict of numbers.
+and are summed there (`add`): a tally is its `figures`, each a number, a Histogram or a dict of
+numbers.
 """
 
 from bisect import bisect_left
@@ -43,32 +44,33 @@ class Histogram:
 class Tally:
     """What the tallies share: figures that can be sent to another process, and summed there."""
 
-    __slots__ = ("name",)
+    figures: ClassVar[tuple[str, ...]] = ()
+    """The attributes that count."""
     gauges: ClassVar[frozenset[str]] = frozenset()
-    """The slots that tell of now: they end with their process, as counters do not."""
+    """The figures that tell of now: they end with their process, as counters do not."""
     highest: ClassVar[frozenset[str]] = frozenset()
-    """The slots of which, over several processes, the highest counts."""
+    """The figures of which, over several processes, the highest counts."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def dump(self) -> dict[str, Any]:
         """The figures, as JSON can carry them."""
-        return {slot: _as_json(getattr(self, slot)) for slot in self.__slots__}
+        return {name: _as_json(getattr(self, name)) for name in self.figures}
 
     def add(self, figures: dict[str, Any], *, gauges: bool = True) -> None:
         """Adds a dump's figures; its gauges only where they still hold."""
-        for slot, value in figures.items():
-            mine = getattr(self, slot)
-            if slot in self.highest:
-                setattr(self, slot, max(mine, value) if gauges else mine)
-            elif gauges or slot not in self.gauges:
-                setattr(self, slot, _sum(mine, value))
+        for name, value in figures.items():
+            mine = getattr(self, name)
+            if name in self.highest:
+                setattr(self, name, max(mine, value) if gauges else mine)
+            elif gauges or name not in self.gauges:
+                setattr(self, name, _sum(mine, value))
 
     def take(self, other: "Tally") -> None:
         """Has the figures of the other one, which is not used on."""
-        for slot in self.__slots__:
-            setattr(self, slot, getattr(other, slot))
+        for name in self.figures:
+            setattr(self, name, getattr(other, name))
 
 
 def _as_json(value: Any) -> Any:
@@ -94,7 +96,7 @@ def _sum(mine: Any, figures: Any) -> Any:
 class RouteTally(Tally):
     """One route's requests by (method label, status), and their durations."""
 
-    __slots__ = ("duration", "requests")
+    figures = ("duration", "requests")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -113,7 +115,7 @@ class RouteTally(Tally):
 class LimitTally(Tally):
     """One limit's decisions. `degraded` counts beside the others."""
 
-    __slots__ = ("allowed", "degraded", "denied", "overflow", "shadow_denied")
+    figures = ("allowed", "degraded", "denied", "overflow", "shadow_denied")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -127,7 +129,7 @@ class LimitTally(Tally):
 class CacheTally(Tally):
     """One cache's requests, by what came of them, and why answers were not stored."""
 
-    __slots__ = ("bypass", "collapsed", "hit", "last", "miss", "not_stored", "revalidated", "stale")
+    figures = ("bypass", "collapsed", "hit", "last", "miss", "not_stored", "revalidated", "stale")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -165,7 +167,7 @@ class IdempotencyTally(Tally):
     """One idempotency policy's requests, by what came of their keys. `unprotected` are those that
     went through without a record because the store gave no answer."""
 
-    __slots__ = (
+    figures = (
         "conflict",
         "mismatch",
         "missing",
@@ -193,7 +195,7 @@ class UpstreamTally(Tally):
     """One upstream's requests in flight, its times to the response head, and what was sent again
     (by `core.retries.Failure.reason`)."""
 
-    __slots__ = ("duration", "in_flight", "retries")
+    figures = ("duration", "in_flight", "retries")
     gauges = frozenset(("in_flight",))
 
     def __init__(self, name: str) -> None:
@@ -207,8 +209,9 @@ class BreakerTally(Tally):
     """One upstream's circuit: its state (0 closed, 1 half-open, 2 open) and the transitions, by
     the state that they led to."""
 
-    __slots__ = ("state", "transitions")
-    gauges = highest = frozenset(("state",))
+    figures = ("state", "transitions")
+    gauges = frozenset(("state",))
+    highest = frozenset(("state",))
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -220,7 +223,7 @@ class StoreTally(Tally):
     """One operation on the shared store: how long it took, whatever came of it, and how often it
     gave no answer."""
 
-    __slots__ = ("duration", "errors")
+    figures = ("duration", "errors")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

@@ -59,7 +59,7 @@ def _limit(plan: LimitPlan) -> dict[str, object]:
 
 
 def _idempotency(plan: IdempotencyPlan, snapshot: Snapshot) -> dict[str, object]:
-    figures: dict[str, object] = {name: getattr(plan.tally, name) for name in plan.tally.__slots__}
+    figures: dict[str, object] = {name: getattr(plan.tally, name) for name in plan.tally.figures}
     return {
         "name": plan.name,
         "routes": [route.name for route in snapshot.routes.values() if route.idempotency is plan],

@@ -21,9 +21,6 @@ def read_written(text: str) -> Lines:
     return [(name, value) for name, _, value in parts]
 
 
-_blank = object.__new__
-
-
 class Fields:
     """The field lines of one message.
 
@@ -47,7 +44,7 @@ class Fields:
     @classmethod
     def indexed(cls, lines: Lines, index: dict[str, str]) -> "Fields":
         """From lines, none of them repeated, whose index is at hand. Both are kept, not copied."""
-        fields = _blank(cls)
+        fields = Fields()
         fields.lines = lines
         fields.index = index
         return fields

@@ -29,7 +29,7 @@ LONGEST_EJECTION: Final = 30.0
 TRIAL: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HealthTerms:
     """What `health_check` says. Times in seconds."""
 

@@ -132,7 +132,7 @@ class Answer(NamedTuple):
 # What a claim finds. Those that say nothing more are no tuples: empty ones would all be equal.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mine:
     """Nothing was there: the caller owns the record now, and executes."""
 
@@ -149,17 +149,17 @@ class Running(NamedTuple):
     left: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mismatch:
     """The key stands for another request."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unknown:
     """It was sent, and nobody knows what became of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TooLarge:
     """It was executed; its answer could not be kept."""
 

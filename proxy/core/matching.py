@@ -99,26 +99,35 @@ def _require_host(text: str) -> str:
     return host
 
 
-@dataclass(slots=True)
 class Match(Generic[T]):
     """The route found, and its pattern's captures, raw. Shared by the requests of a path; not to
     be changed, yet not frozen, as that would make it dear."""
 
-    item: T
-    captures: dict[str, str]
+    __slots__ = ("captures", "item")
+
+    def __init__(self, item: T, captures: dict[str, str]) -> None:
+        self.item = item
+        self.captures = captures
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Match) and self.item == other.item and self.captures == other.captures
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NoRoute:
     """404: no route has this path (and host, and headers)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Misdirected:
     """421: every route names its hosts, and this one is not among them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MethodNotAllowed:
     """405: `allow` is the sorted union over the routes that match but for the method."""
 

@@ -36,7 +36,7 @@ _MILLION: Final = 1_000_000
 _LONGEST_SHIFT: Final = 62  # doubling on would overflow a float, and helps nobody
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RetryTerms:
     """What `retries` says. Times in seconds, shares from 0 to 1."""
 

@@ -29,7 +29,7 @@ _SCHEMES: Final[dict[str, tuple[Kind, bool]]] = {
 _PORTS: Final[dict[Kind, int]] = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoreUrl:
     """Where a store is. For `sentinel` the nodes are Sentinels, for `cluster` any of its nodes."""
 

@@ -7,9 +7,8 @@ TaskGroup, which ask for it, may be entered in tasks of its own only.
 """
 
 import asyncio
-import types
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 _T = TypeVar("_T")
 
@@ -78,18 +77,31 @@ class Driven:
             self._wait_for(awaited)
 
 
-@types.coroutine
-def resumed(started: Coroutine[Any, Any, _T], awaited: Any) -> Generator[Any, Any, _T]:
+async def resumed(started: Coroutine[Any, Any, _T], awaited: Any) -> _T:
     """Goes on with a coroutine that was started by hand and waits for `awaited`, in a task; its
     result."""
-    while True:
-        try:
+    return await _Rest(started, awaited)
+
+
+class _Rest(Generic[_T]):
+    """What is left of a coroutine that waits for `awaited`."""
+
+    __slots__ = ("_awaited", "_started")
+
+    def __init__(self, started: Coroutine[Any, Any, _T], awaited: Any) -> None:
+        self._started = started
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, _T]:
+        started, awaited = self._started, self._awaited
+        while True:
             try:
-                result = yield awaited
-            except BaseException as error:
-                awaited = started.throw(error)
-            else:
-                awaited = started.send(result)
-        except StopIteration as done:
-            value: _T = done.value
-            return value
+                try:
+                    result = yield awaited
+                except BaseException as error:
+                    awaited = started.throw(error)
+                else:
+                    awaited = started.send(result)
+            except StopIteration as done:
+                value: _T = done.value
+                return value

@@ -8,7 +8,7 @@ import ssl
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from aiohttp import web
 
@@ -36,7 +36,7 @@ class Front:
     """What every client connection shares. `snapshot` is swapped whole by a reload, and with it
     what is remembered under it (`memos`)."""
 
-    express = True
+    express: ClassVar[bool] = True
     """Whether simple requests take the express lane."""
 
     def __init__(

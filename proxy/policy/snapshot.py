@@ -31,7 +31,7 @@ from proxy.policy.usual import UsualLimits
 Network = IPv4Network | IPv6Network
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Listen:
     """Where a listener binds: TCP `host`:`port`, or a unix socket at `path`."""
 
@@ -45,13 +45,13 @@ class Listen:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ServerTls:
     cert: Path
     key: Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ServerPlan:
     listen: Listen
     tls: ServerTls | None
@@ -80,14 +80,14 @@ class ServerPlan:
         object.__setattr__(self, "peers", AddressSet(self.trusted_proxies, unix=self.trust_unix))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LogPlan:
     level: str
     format: Literal["plain", "json"]
     access: Literal["off", "json"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AdminPlan:
     listen: Listen
     token: str | None = field(repr=False)
@@ -95,7 +95,7 @@ class AdminPlan:
     probes: Listen | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Endpoint:
     """One address of an upstream. `path` is put in front of every target ("" for none)."""
 
@@ -122,7 +122,7 @@ class Endpoint:
         return f"{self.scheme}://{self.authority}{self.path}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class UpstreamTls:
     ca: Path | None = None
     cert: Path | None = None
@@ -131,7 +131,7 @@ class UpstreamTls:
     verify: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class UpstreamPlan:
     name: str
     endpoints: tuple[Endpoint, ...]
@@ -150,7 +150,7 @@ class UpstreamPlan:
     health: HealthTerms | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StaticAnswer:
     """An answer that stands in the YAML."""
 
@@ -159,7 +159,7 @@ class StaticAnswer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fallback:
     """What is answered while a circuit is open: what is stored, however stale; this `answer`;
     what the `other` upstream says. Else 503."""
@@ -169,7 +169,7 @@ class Fallback:
     other: "Destination | None" = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Retrying:
     """When to try again, and the live budget for it."""
 
@@ -177,7 +177,7 @@ class Retrying:
     budget: Budget
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Destination:
     """An upstream as a route sees it: the live parts, kept over reloads while their settings do
     not change, and what stands around them."""
@@ -198,7 +198,7 @@ class Destination:
         return self.plan.name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoreTls:
     """TLS towards the store; `ca` None is the system's authorities."""
 
@@ -208,7 +208,7 @@ class StoreTls:
     verify: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StorePlan:
     """Where limits count, and how long an answer may take."""
 
@@ -237,7 +237,7 @@ class StorePlan:
         return self.url if self.idempotency_url is None else self.idempotency_url
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LimitVariant:
     """A limit, or one override of it: what is counted, where, and how.
 
@@ -271,7 +271,7 @@ class LimitVariant:
         object.__setattr__(self, "sf_name", sf_string(self.limit))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LimitPlan:
     name: str
     algorithm: str
@@ -283,7 +283,7 @@ class LimitPlan:
     tally: LimitTally
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CachePlan:
     """A cache policy. Times in core.cache.record are ms."""
 
@@ -301,7 +301,7 @@ class CachePlan:
     tally: CacheTally
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class IdempotencyPlan:
     """An idempotency policy."""
 
@@ -326,7 +326,7 @@ class IdempotencyPlan:
     tally: IdempotencyTally
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HeaderEdits:
     """`remove` (lower case) goes first, then `set` replaces or adds."""
 
@@ -337,7 +337,7 @@ class HeaderEdits:
         return bool(self.set or self.remove)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RoutePlan:
     name: str
     upstream: Destination
@@ -371,7 +371,7 @@ class RoutePlan:
         object.__setattr__(self, "miss_limits", on_miss)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """The whole configuration, ready for the request path."""
 

@@ -1,5 +1,7 @@
 """Cache-Control and CDN-Cache-Control as they are read (RFC 9111 §5.2, 9213, 5861, 8246)."""
 
+from dataclasses import asdict
+
 import http_sf
 import pytest
 from hypothesis import given
@@ -22,8 +24,8 @@ OFTEN = {"max_age": 60 * SECOND}
 
 def given_in(directives, default):
     """What differs from saying nothing, as a dict."""
-    names = type(directives).__slots__
-    return {n: v for n in names if (v := getattr(directives, n)) != getattr(default, n)}
+    usual = asdict(default)
+    return {name: value for name, value in asdict(directives).items() if value != usual[name]}
 
 
 # rule: (Cache-Control lines, what is given)

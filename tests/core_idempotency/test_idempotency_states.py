@@ -4,6 +4,7 @@ from itertools import product
 from typing import NamedTuple
 
 import pytest
+from facts_kit import facts
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -155,13 +156,13 @@ def test_who_may_renew(state: State, at: int, may: bool) -> None:
 @pytest.mark.parametrize("state", State)
 def test_a_stranger_changes_nothing(state: State) -> None:
     record = record_in(state)
-    before = [getattr(record, name) for name in Record.__slots__]
+    before = facts(record)
     assert not core.mark_sent(record, YOU, HOLD, START)
     assert not core.renew(record, YOU, HOLD, START)
     assert not core.release(record, YOU, START)
     for outcome in OUTCOMES.values():
         assert core.settle(record, YOU, PRINT, outcome, None, HOLD, START) == (record, False)
-    assert [getattr(record, name) for name in Record.__slots__] == before
+    assert facts(record) == before
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def place(limits, decisions):
     """Which of them is the tightest."""
     said = list(zip(limits, decisions, strict=True))
     best = tightest(said)
-    return next(number for number, one in enumerate(said) if one is best)
+    return said.index(best)
 
 
 def parsed(lines, name):

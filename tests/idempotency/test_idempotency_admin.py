@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from facts_kit import facts
 from redisservers import RedisServer
 from relay import Fault, Relay
 from replay_kit import (
@@ -215,7 +216,7 @@ async def test_nothing_is_told(
         told.append(_dump(server))
         assert "paid" in told[-1] or "payment" in told[-1]
     else:
-        told.append(repr([_facts(held.record) for held in shop.store._records.values()]))  # type: ignore[attr-defined]
+        told.append(repr([facts(held.record) for held in shop.store._records.values()]))  # type: ignore[attr-defined]
     await shop.gateway.stop()
     out = err = ""
     async with asyncio.timeout(10):  # a thread of its own writes the log
@@ -227,10 +228,6 @@ async def test_nothing_is_told(
         for secret in SECRETS:
             assert secret not in text
             assert secret.encode().hex() not in text
-
-
-def _facts(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def _dump(server: RedisServer) -> str:

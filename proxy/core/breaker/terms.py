@@ -65,7 +65,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
 results; only closed and open can be forced, so there is nothing to release half-open."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BreakerTerms:
     """A breaker's settings, as the policy names them."""
 

@@ -39,7 +39,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OWS = " \t"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ResponseDirectives:
     """A response's directives. None is not given."""
 
@@ -63,7 +63,7 @@ class ResponseDirectives:
     stale_if_error: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RequestDirectives:
     """A request's directives. None is not given; `PLAIN` is the one without any."""
 

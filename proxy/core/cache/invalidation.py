@@ -22,7 +22,7 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT"
 """Methods registered as safe."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Invalidated:
     """`urls` are (authority, target) pairs, the target URI first; `groups` are Cache-Groups of
     `origin`."""

@@ -30,12 +30,12 @@ _FAR = 10**18
 """Stands for every position with more digits: beyond any body."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Whole:
     """200 with all of the body."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """206 with the bytes from `start` to before `stop`."""
 
@@ -43,7 +43,7 @@ class Part:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unsatisfiable:
     """416."""
 

@@ -12,7 +12,7 @@ from proxy.core.fields import Lines
 SECOND = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CacheTerms:
     """What a cache policy says about freshness. Spans in milliseconds."""
 
@@ -36,7 +36,7 @@ class CacheTerms:
     """Headers (lower case) by which a trusted peer says who asks, outside the key."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Stored:
     """One stored answer without its body: what a lookup compares and a hit sends.
 

@@ -116,8 +116,7 @@ class ChunkedDecoder:
             state = self._state
             if state == _DATA:
                 stop = pos + self._left
-                piece = data[pos:stop]
-                pieces.append(piece)
+                pieces.append(data[pos:stop] if pos or stop < end else data)
                 if stop > end:
                     self._left = stop - end
                     return pieces, b""

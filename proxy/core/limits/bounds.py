@@ -11,8 +11,8 @@ Rules:
 from proxy.core.limits.decision import Rate
 
 EXACT = 2**53
-SECOND = 1_000_000
-HOUR = 3600 * SECOND
+SECOND: int = 1_000_000
+HOUR: int = 3600 * SECOND
 CENTURY = 36_525 * 24 * HOUR
 SF_INTEGER = 10**15 - 1
 """The largest Integer of a structured field (RFC 9651 §3.3.1)."""

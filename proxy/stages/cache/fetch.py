@@ -8,7 +8,6 @@ Rules:
 """
 
 from collections.abc import Callable
-from copy import copy
 from typing import NamedTuple
 
 from proxy.core.cache import keys, reuse, storing, tags, validation, vary
@@ -101,7 +100,7 @@ class Fetch:
         return reply
 
     def _request(self, inform: Inform | None) -> Exchange:
-        ex = copy(self.look.ex)
+        ex = self.look.ex.copy()
         ex.inform = inform
         if self.validates is None and self._alone:
             return ex
@@ -109,6 +108,7 @@ class Fetch:
         if added or not _NARROWING.isdisjoint(ex.fields.index):
             kept = [line for line in ex.fields.lines if line[0].lower() not in _NARROWING]
             ex.fields = Fields(kept + added)
+            ex.memo = None  # it knows of a request with other fields
         return ex
 
     def _revalidated(self, held: Held, fields: Fields) -> Outcome:

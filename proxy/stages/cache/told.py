@@ -21,7 +21,7 @@ _UPSTREAM_S: Final = frozenset({502, 504})
 """Failures that another process would see as well."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Told:
     """What is not to be found by looking."""
 

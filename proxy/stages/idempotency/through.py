@@ -24,7 +24,7 @@ from proxy.core.idempotency import (
     fingerprint,
     read_key,
 )
-from proxy.core.message import BodyError, Reply, RequestBody
+from proxy.core.message import BodyError, Reply
 from proxy.core.problems import body_problem, problem
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import IdempotencyPlan
@@ -152,14 +152,14 @@ def _over(most: int) -> BodyError:
     return BodyError(413, f"The request body is over {most} bytes, which is the most with a key.")
 
 
-class _AtHand(RequestBody):
-    """A body that has been read."""
+class _AtHand:
+    """A body that has been read. Implements `RequestBody`."""
 
     __slots__ = ("_body", "length")
 
     def __init__(self, body: bytes) -> None:
         self._body = body
-        self.length = len(body)
+        self.length: int | None = len(body)
 
     async def read(self) -> bytes:
         body, self._body = self._body, b""

@@ -13,7 +13,8 @@ from cachetools import LRUCache
 from proxy.core.cache.record import Stored
 from proxy.core.cache.tags import HIDDEN_FIELDS, without_tags
 from proxy.core.fields import Lines, written
-from proxy.store.memory.purges import Purgeable, Tag
+from proxy.store.memory.known import Tag
+from proxy.store.memory.purges import Purgeable
 
 MAX_VARIANTS: Final = 64
 

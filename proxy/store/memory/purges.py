@@ -17,9 +17,10 @@ Rules:
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 from weakref import WeakValueDictionary
 
+from proxy.store.memory.known import Known, Tag
 from proxy.store.ports import Purge
 
 MAX_RECENT: Final = 65_536
@@ -28,42 +29,7 @@ MAX_PREFIXES: Final = 256
 VALID, SOFT, VOID = range(3)
 
 
-class Known(NamedTuple):
-    """The numbers under which one tag or prefix was purged last."""
-
-    hard: int = 0
-    soft: int = 0
-    at: int = 0
-    """When the last soft purge was, in ms since the epoch."""
-    before: int = 0
-    """The soft purge before the last one."""
-
-    def heard(self, hard: int, soft: int, at: int) -> "Known":
-        """With these, too, in whatever order they are heard."""
-        hard = max(self.hard, hard)
-        if soft > self.soft:
-            return Known(hard, soft, at, self.soft)
-        before = self.before if soft == self.soft else max(self.before, soft)
-        return Known(hard, self.soft, self.at, before)
-
-    def stale_at(self, began: int) -> int | None:
-        """Since when (ms) what began with this number is stale by a soft purge; None: it is not.
-        0 where more have come since then than are known, as the first of them counts."""
-        if self.soft <= began:
-            return None
-        return self.at if self.before <= began else 0
-
-
 _NEVER: Final = Known()
-
-
-class Tag:
-    """One tag, shared by all that carry it."""
-
-    __slots__ = ("__weakref__", "known")
-
-    def __init__(self, known: Known) -> None:
-        self.known = known
 
 
 class Purgeable:
