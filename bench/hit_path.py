@@ -116,7 +116,7 @@ class HitPath:
     """A running gateway, a connection to it, and the requests, all of them stored."""
 
     def __init__(self, gateway: Gateway, origin: asyncio.Server) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self._origin = origin
         self.requests = [request(number) for number in range(REQUESTS)]
         self.protocol: GatewayProtocol = gateway.front.manager()
@@ -153,7 +153,7 @@ class HitPath:
 
     async def close(self) -> None:
         self.protocol.connection_lost(None)
-        await self._gateway.stop()
+        await self.gateway.stop()
         self._origin.close()
         await self._origin.wait_closed()
 

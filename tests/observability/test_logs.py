@@ -66,6 +66,7 @@ def plan(
 def application_log(*plans: LogPlan) -> Iterator[Pipe]:
     """The application log into a pipe; the text is whole once the block is left."""
     pipe = Pipe().read()
+    logs.shutdown()  # what a gateway in this process has set up, and left with its own output
     for each in plans or (plan(),):
         logs.configure(each, fd=pipe.fd)
     try:

@@ -52,7 +52,6 @@ class Call:
         "due",
         "failure",
         "head",
-        "heard",
         "index",
         "parser",
         "phase",
@@ -83,8 +82,6 @@ class Call:
         """The endpoint's place in the upstream's list, once chosen."""
         self.upload: Upload | None = None
         """The request's body while it is being sent."""
-        self.heard = False
-        """Whether any byte of the answer came."""
         self.head: ResponseHead | None = None
         self.tunnel: UpstreamTunnel | None = None
         """What an upgraded connection became."""
@@ -167,6 +164,11 @@ class Call:
         elif self.parser is not None:
             reply.body = self.parser.take()
         return reply
+
+    @property
+    def heard(self) -> bool:
+        """Whether any byte of the answer came, over the connection in use."""
+        return self.parser is not None or self.head is not None
 
     def check(self) -> None:
         """Raises what the call has failed with, if it has."""
@@ -259,17 +261,17 @@ class Call:
 
     def feed(self, data: bytes) -> None:
         """Takes bytes of the answer."""
-        self.heard = True
         try:
             parser = self.parser
             if parser is None:
                 request = self._request
-                answer = whole(data, request.method == "HEAD") if self.upload is None else None
-                if answer is not None:
-                    self.head, self.body = answer
-                    self._complete(b"")
-                    self.wake()
-                    return
+                if self.upload is None:
+                    answer = whole(data, request.method == "HEAD")
+                    if answer is not None:
+                        self.head, self.body = answer
+                        self._free(answer[0])
+                        self.wake()
+                        return
                 parser = self.parser = ResponseParser(request.method, request.upgrade is not None)
             heads = parser.feed(data)
         except (InvalidResponse, FramingError) as error:
@@ -321,25 +323,33 @@ class Call:
 
     def _complete(self, rest: bytes) -> None:
         """The answer is whole: slot and connection are free at once, read or not."""
-        connection = self._connection
         head = self.head
-        assert connection is not None
         assert head is not None
         if head.status == 101:
-            self._upgrade(connection, head, rest)
-            return
-        self.whole = True
-        if head.keep_alive and self._keeps and self.upload is None and not rest:
-            self._connection = None
-            self._ended = True
-            upstream = self._upstream
-            upstream.pool.give(connection, head.keep_alive_timeout)
-            upstream.ended(self)
+            self._upgrade(head, rest)
+        elif self._keeps and self.upload is None and not rest:
+            self._free(head)
         else:
+            self.whole = True
             self.end()
 
-    def _upgrade(self, connection: Connection, head: ResponseHead, first: bytes) -> None:
+    def _free(self, head: ResponseHead) -> None:
+        """The answer is whole, and nothing of this exchange is left on its connection."""
+        self.whole = True
+        connection = self._connection
+        if not head.keep_alive or connection is None:
+            self.end()
+            return
+        self._connection = None
+        self._ended = True
+        upstream = self._upstream
+        upstream.pool.give(connection, head.keep_alive_timeout)
+        upstream.ended(self)
+
+    def _upgrade(self, head: ResponseHead, first: bytes) -> None:
         """Hands the connection to a tunnel, which holds the call until it is closed."""
+        connection = self._connection
+        assert connection is not None
         asked = self._request.upgrade
         if asked is None or head.upgrade is None or "upgrade" not in head.options:
             matches = False
