@@ -25,6 +25,9 @@ POLICY: Final = "payments"
 CALLER: Final = "caller-a"
 """The X-Api-Key of requests that name no other."""
 BODY: Final = b'{"amount": 100}'
+CHUNKED: Final = "Transfer-Encoding: chunked"
+PIECES: Final = tuple(bytes([number]) * 500 for number in range(4))
+"""A body that comes piece by piece."""
 OWN: Final = frozenset((
     "date", "x-request-id", "via", "ratelimit", "ratelimit-policy", "idempotent-replayed",
     "connection", "content-length", "transfer-encoding",
@@ -55,6 +58,10 @@ def message(*lines: str) -> bytes:
 def respond(status: str = "201 Created", *lines: str, body: bytes = b"paid") -> bytes:
     """An answer: its status line's end, its field lines, its body."""
     return message(f"HTTP/1.1 {status}", *lines, f"Content-Length: {len(body)}") + body
+
+
+def chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
 async def paid(wire: Wire, seen: Seen) -> None:
