@@ -19,7 +19,8 @@ from proxy.store.ports import Charge, Unavailable
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road_port import Road
 
-TIMEOUT = 0.05
+TIMEOUT = 0.2
+"""Seconds. On a machine that is busy a server may have no time for so long as production allows."""
 MINUTE = 60_000_000
 
 
@@ -58,13 +59,13 @@ def charge(variant: LimitVariant, key: int = 1, cost: int = 1) -> Charge:
 class Guarded:
     """Guarded limits and their parts."""
 
-    def __init__(self, road: Road, metrics: Metrics) -> None:
+    def __init__(self, road: Road, metrics: Metrics, timeout: float) -> None:
         self.road = road
         self.metrics = metrics
         self.local = MemoryLimits(lambda: time.time_ns() // 1_000, metrics)
         self.breaker = Breaker(in_a_row=15 if road.cluster else 5)
         self.limits = GuardedLimits(
-            RedisLimits(road, "t", timeout=TIMEOUT),
+            RedisLimits(road, "t", timeout=timeout),
             self.local,
             self.breaker,
             metrics,
@@ -88,10 +89,12 @@ class Guarded:
 
 
 @asynccontextmanager
-async def guarded(url: str, *, up: bool = True, **plan: Any) -> AsyncIterator[Guarded]:
+async def guarded(
+    url: str, *, up: bool = True, timeout: float = TIMEOUT, **plan: Any
+) -> AsyncIterator[Guarded]:
     metrics = Metrics()
-    async with a_road(url, metrics=metrics, up=up, timeout=TIMEOUT, **plan) as road:
-        made = Guarded(road, metrics)
+    async with a_road(url, metrics=metrics, up=up, timeout=timeout, **plan) as road:
+        made = Guarded(road, metrics, timeout)
         await made.limits.check()
         try:
             yield made

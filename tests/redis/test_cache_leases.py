@@ -101,7 +101,7 @@ async def test_a_wait_has_an_end(redis_server):
         assert await one.lease(KEY, 60_000) is None
         began = time.monotonic()
         assert await one.released(KEY, 0.05) is None
-        assert 0.04 < time.monotonic() - began < 1
+        assert 0.04 < time.monotonic() - began < 10
         assert await one.released(KEY, 60) is None  # nothing was refused since
 
 
@@ -142,9 +142,9 @@ async def test_a_holder_that_is_killed_is_followed_when_its_lease_ends(redis_ser
 async def test_a_lease_that_comes_too_late_is_given_back(redis_server):
     async with Relay(redis_server.port) as relay:
         slow = RedisServer(redis_server.folder, port=relay.port)
-        async with a_cache(slow, timeout=0.1) as cache:
+        async with a_cache(slow, timeout=0.4) as cache:
             assert await cache.lease(OTHER, 60_000)
-            relay.delay = 0.2
+            relay.delay = 0.6  # within the deadline of its release
             assert await outcome(cache.lease(KEY, 60_000)) == "timeout"
             relay.delay = 0.0
             await eventually(lambda: redis_server.call("EXISTS", NAMES.lease(KEY)) == 0)
@@ -174,7 +174,7 @@ async def test_while_nothing_is_heard_nobody_waits_long(redis_server):
         assert await one.lease(KEY, 60_000) is None
         began = time.monotonic()
         assert await one.released(KEY, 60) is None
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
 
 
 async def _nowhere():

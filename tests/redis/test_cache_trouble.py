@@ -31,7 +31,7 @@ async def test_without_a_server_everything_fails_at_once(redis_servers):
         began = time.monotonic()
         assert await everything(cache) == ["down"] * 10
         assert await cache.released(KEY, 60) is None
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5  # which is one deadline
         assert cache.status()["healthy"] is False
         await blocking(server.start)
         await eventually(lambda: cache.status()["healthy"])
@@ -61,13 +61,11 @@ async def test_killed_and_back(redis_servers):
 async def test_a_server_that_hangs_costs_a_few_deadlines_and_then_nothing(redis_servers):
     server = redis_servers.start()
     metrics = Metrics()
-    async with a_cache(server, timeout=0.05, metrics=metrics) as cache:
+    async with a_cache(server, timeout=0.2, metrics=metrics) as cache:
         with server.paused():
-            began = time.monotonic()
             outcomes = {await outcome(cache.lookup(KEY)) for _ in range(40)}
             assert outcomes <= {"timeout", "down"}
-            assert time.monotonic() - began < 1
-        assert metrics.store("cache_look").errors >= 1
+        assert 1 <= metrics.store("cache_look").errors <= 20, "most were not asked"
         await eventually(lambda: cache.lookup(KEY))
         await eventually(lambda: cache.status()["healthy"])
 
@@ -75,14 +73,15 @@ async def test_a_server_that_hangs_costs_a_few_deadlines_and_then_nothing(redis_
 async def test_a_slow_server_is_asked_once_a_second(redis_server):
     async with Relay(redis_server.port) as relay:
         slow = RedisServer(redis_server.folder, port=relay.port)
-        async with a_cache(slow, timeout=0.05) as cache:
-            assert await now(cache)
+        metrics = Metrics()
+        async with a_cache(slow, timeout=0.05, metrics=metrics) as cache:
+            await eventually(lambda: now(cache))
             relay.delay = 0.08
             while cache._heads.well:
                 assert await outcome(cache.lookup(KEY)) == "timeout"
-            began = time.monotonic()
+            asked = metrics.store("cache_look").errors
             assert {await outcome(cache.lookup(KEY)) for _ in range(50)} <= {"down", "timeout"}
-            assert time.monotonic() - began < 0.5
+            assert metrics.store("cache_look").errors - asked <= 10
             relay.delay = 0.0
             await eventually(lambda: cache.lookup(KEY))
             assert cache._heads.well
@@ -161,7 +160,7 @@ async def test_a_node_of_a_cluster_that_is_gone_is_the_trouble_of_its_keys(redis
 @pytest.mark.parametrize("purge", [Purge(("a",)), Purge(prefix="/")])
 async def test_a_purge_is_tried_whatever_went_before(redis_servers, purge):
     server = redis_servers.start()
-    async with a_cache(server, timeout=0.1) as cache:
+    async with a_cache(server, timeout=0.2) as cache:
         with server.paused():
             while cache._heads.well:
                 await outcome(cache.lookup(KEY))

@@ -54,7 +54,7 @@ async def test_without_a_server_everything_fails_at_once_and_comes_back(redis_se
     async with a_store(server, up=False) as store:
         began = time.monotonic()
         assert await everything(store) == ["down"] * 8
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5  # which is one deadline
         assert store.status()["healthy"] is False
         await blocking(server.start)
         await eventually(lambda: store.status()["healthy"] and store.status()["hears"])
@@ -91,16 +91,14 @@ async def test_a_server_that_dies_under_a_call(redis_servers):
 
 async def test_a_server_that_hangs_costs_a_few_deadlines_and_then_nothing(redis_servers):
     server = await blocking(redis_servers.start)
-    async with a_store(server, timeout=0.05) as store:
+    async with a_store(server, timeout=0.2) as store:
         with server.paused():
-            began = time.monotonic()
             reasons = {await outcome(store.claim(RECORD, token(), PRINT, TERMS)) for _ in range(40)}
             assert reasons <= {"timeout", "down"}
-            assert time.monotonic() - began < 1
             with pytest.raises(NotAsked):
                 await store.claim(RECORD, token(), PRINT, TERMS)
             owed = store.status()["owed"]
-            assert 1 <= owed <= 40
+            assert 1 <= owed <= 20, "most were not asked for"
             await outcome(store.claim(RECORD, token(), PRINT, TERMS))
             assert store.status()["owed"] == owed  # what was not asked for is not owed
         await eventually(lambda: store.status()["healthy"])
@@ -123,9 +121,9 @@ async def test_a_full_server_refuses_and_is_no_trouble(redis_servers):
 async def test_a_claim_whose_answer_is_late_is_let_go(redis_server):
     async with (
         Relay(redis_server.port) as relay,
-        a_store(through(relay, redis_server), timeout=0.2) as store,
+        a_store(through(relay, redis_server), timeout=0.4) as store,
     ):
-        relay.delay = 0.5
+        relay.delay = 1.0
         assert await outcome(store.claim(RECORD, ME, PRINT, TERMS)) == "timeout"
         relay.delay = 0.0
         began = time.monotonic()
@@ -139,10 +137,10 @@ async def test_a_mark_whose_answer_is_late_is_let_go(redis_servers, replicas):
     pair = await blocking(Pair, redis_servers)
     async with (
         Relay(pair.primary.port) as relay,
-        a_store(through(relay, pair.primary), timeout=0.2) as store,
+        a_store(through(relay, pair.primary), timeout=0.4) as store,
     ):
         await store.claim(RECORD, ME, PRINT, TERMS)
-        relay.delay = 1.0
+        relay.delay = 2.0
         assert await outcome(store.sent(RECORD, ME, TERMS, replicas)) == "timeout"
         assert not await store.sent(RECORD, ME, TERMS), "nobody sends under what is owed"
         relay.delay = 0.0
@@ -169,7 +167,7 @@ async def test_who_goes_away_while_it_claims_leaves_nothing(redis_server):
 async def test_what_could_not_be_let_go_is_later(redis_servers):
     """A request that was refused before it was sent, while the server hung: the key is free."""
     server = await blocking(redis_servers.start)
-    async with a_store(server, timeout=0.05) as store:
+    async with a_store(server, timeout=0.2) as store:
         await executed(store)
         with server.paused():
             while store._small.well:
@@ -183,7 +181,7 @@ async def test_what_could_not_be_let_go_is_later(redis_servers):
 async def test_what_its_owner_settles_is_not_let_go(redis_servers):
     """Where a policy sends without a mark (`on_store_failure: allow`), the answer stays."""
     server = await blocking(redis_servers.start)
-    async with a_store(server, timeout=0.05) as store:
+    async with a_store(server, timeout=0.2) as store:
         await executed(store)
         with server.paused():
             while store._small.well:
@@ -203,7 +201,7 @@ async def test_what_its_owner_settles_is_not_let_go(redis_servers):
 async def test_what_is_owed_ends(redis_servers, monkeypatch):
     server = await blocking(redis_servers.start)
     monkeypatch.setattr(idempotency, "_MOST_OWED", 3)
-    async with a_store(server, timeout=0.05) as store:
+    async with a_store(server, timeout=0.2) as store:
         seconds = [0.0]
         store._clock = lambda: seconds[0]
         with server.paused():

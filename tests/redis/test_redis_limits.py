@@ -116,7 +116,7 @@ async def test_an_answer_that_is_none_is_an_error(redis_server):
 async def test_a_server_that_is_gone_is_an_error(redis_servers):
     server = redis_servers.start()
     limit = variant("fixed_window", Rate(1, DAY))
-    async with limits_on(server, timeout=0.2) as store:
+    async with limits_on(server, timeout=2.0) as store:
         await store.admit([charge(limit)])
         server.kill()
         for ask in (store.admit([charge(limit)]), store.peek(charge(limit)),

@@ -159,7 +159,7 @@ async def test_a_denial_that_may_be_refunded_is_not_remembered(store):
 
 async def test_a_slot_that_cannot_be_asked_is_an_error_and_gives_the_others_back(redis_cluster):
     wide, far = window("wide", 5), window("far", 5)
-    async with limits_on(*redis_cluster, kind="cluster", timeout=0.2) as store:
+    async with limits_on(*redis_cluster, kind="cluster", timeout=0.5) as store:
         await store.admit([charge(far, HIGH), charge(wide, LOW)])
         owner = redis_cluster[2]
         with owner.paused():

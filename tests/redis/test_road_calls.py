@@ -13,6 +13,7 @@ from road_kit import (
     Lua,
     Relay,
     a_road,
+    at_once,
     blocking,
     eventually,
     outcome,
@@ -88,7 +89,7 @@ async def test_a_server_that_is_silent_costs_one_deadline(redis_servers: RedisSe
             first = await asyncio.gather(*(outcome(road.run(INCR, [b"k"], [])) for _ in range(100)))
             waited = time.monotonic() - began
             assert first == ["timeout"] * 100
-            assert 0.04 <= waited < 0.5
+            assert 0.04 <= waited < 2.5, "one after the other they would take 5 s"
         await eventually(lambda: road.run(ECHO, [b"k"], [b"back"]))
 
 
@@ -172,10 +173,8 @@ async def test_behind_an_owed_answer_nobody_waits(redis_servers: RedisServers) -
         with server.paused():
             assert await outcome(road.run(INCR, [b"k"], [])) == "timeout"
             await asyncio.sleep(0.15)
-            began = time.monotonic()
             for _ in range(20):
-                assert await outcome(road.run(INCR, [b"k"], [])) in ("timeout", "down")
-            assert time.monotonic() - began < 0.05
+                assert at_once(road.run(INCR, [b"k"], [])) in ("timeout", "down")
         await eventually(lambda: road.run(ECHO, [b"k"], [b"back"]))
 
 
@@ -186,7 +185,7 @@ async def test_a_connection_into_nowhere_is_given_up(redis_server: RedisServer) 
         Relay(redis_server.port) as relay,
         a_road(f"redis://127.0.0.1:{relay.port}", timeout=0.05) as road,
     ):
-        await road.run(INCR, [b"k"], [])
+        await warm(road)
         relay.suffer(SILENCE)
         assert await outcome(road.run(INCR, [b"k"], [])) == "timeout"
         await eventually(lambda: not road.status()["connected"], 5.0)
@@ -262,6 +261,4 @@ async def test_whatever_is_under_way_fails_with_the_connection(
         assert server.process is not None
         server.process.kill()  # as it is: it never wakes up
         assert await asyncio.gather(*calls) == ["down"] * 100
-        began = time.monotonic()
-        assert await outcome(road.run(INCR, [b"k"], [])) == "down"
-        assert time.monotonic() - began < 0.05
+        assert at_once(road.run(INCR, [b"k"], [])) == "down"

@@ -71,7 +71,7 @@ async def hand_over(trio: Trio) -> None:
 
 @pytest.mark.parametrize("trouble", [kill, pause, hand_over])
 async def test_a_failover(trio: Trio, trouble: Callable[[Trio], Awaitable[None]]) -> None:
-    async with a_road(trio.url(), timeout=0.05) as road:
+    async with a_road(trio.url(), timeout=0.2) as road:
         load = Load(road)
         await eventually(lambda: len(load.said) > 50)
         assert all(isinstance(answer, int) for answer in load.said)
@@ -82,7 +82,7 @@ async def test_a_failover(trio: Trio, trouble: Callable[[Trio], Awaitable[None]]
         await load.end()
         errors = {answer for answer in load.said if not isinstance(answer, int)}
         assert errors <= {"down", "timeout", "refused"}
-        assert load.slowest < 0.5
+        assert load.slowest < 4.0, "twenty deadlines"
         assert await blocking(trio.replica.call, "DBSIZE") >= 8
 
 

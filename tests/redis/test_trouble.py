@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from guard_kit import TIMEOUT, Guarded, Load, charge, guarded, limit
+from guard_kit import Guarded, Load, charge, guarded, limit
 from redisservers import RedisServer, RedisServers
 from road_kit import SILENCE, Relay, Trio, blocking, eventually, sooner_or_later
 
@@ -15,8 +15,10 @@ LOCAL = limit("local", on_failure="local")
 ALLOW = limit("allow", on_failure="allow")
 DENY = limit("deny", on_failure="deny")
 
-BACK_WITHIN = 2.0
-"""Seconds after which counting is shared again."""
+BACK_WITHIN = 5.0
+"""Seconds after which counting is shared again: a probe a second, on a machine that may be busy."""
+LONG = 3.0
+"""Seconds that no request takes: it waits for a deadline of 200 ms, not for the trouble's end."""
 
 
 class Trouble:
@@ -59,7 +61,7 @@ class OutOfMemory(Trouble):
 
 class Slow(Trouble):
     async def begin(self) -> None:
-        self.relay.delay = 0.2
+        self.relay.delay = 0.6
 
     async def end(self) -> None:
         self.relay.delay = 0.0
@@ -105,10 +107,10 @@ async def test_no_request_suffers(
         load.slowest = 0.0
         trouble = kind(server, relay)
         await trouble.begin()
-        await eventually(lambda: not made.healthy(), 3.0)
+        await eventually(lambda: not made.healthy())
         await load.more(500)
         assert load.uncounted > 0
-        assert load.slowest < 4 * TIMEOUT + 0.3
+        assert load.slowest < LONG
         await trouble.end()
         assert await eventually(made.healthy) < BACK_WITHIN
         degraded = made.metrics.limit("local").degraded
@@ -150,7 +152,7 @@ async def test_absent_at_the_start(redis_servers: RedisServers) -> None:
         assert not made.healthy()
         load = Load(made, LOCAL, ALLOW)
         await load.more(300)
-        assert load.slowest < 0.3
+        assert load.slowest < LONG
         await blocking(server.start)
         assert await eventually(made.healthy) < BACK_WITHIN
         await load.more(100)
@@ -175,7 +177,7 @@ async def test_a_failover(redis_servers: RedisServers) -> None:
         assert await eventually(made.healthy) < BACK_WITHIN
         await load.more(100)
         await load.end()
-        assert load.slowest < 4 * TIMEOUT + 0.3
+        assert load.slowest < LONG
 
 
 async def test_a_cluster_that_loses_a_node(frail_cluster: list[RedisServer]) -> None:
@@ -200,7 +202,7 @@ async def test_a_cluster_that_loses_a_node(frail_cluster: list[RedisServer]) -> 
         await load.more(300)
         await load.end()
         assert made.errors - errors <= 24
-        assert load.slowest < 4 * TIMEOUT + 0.3
+        assert load.slowest < LONG
 
 
 async def _calm(made: Guarded) -> bool:
@@ -255,7 +257,7 @@ async def test_a_burst_on_a_healthy_store_trips_nothing(redis_server: RedisServe
     """1,000 at once, three times, on a loop that is busy for longer than the deadline."""
 
     async def bursts() -> bool:
-        async with guarded(redis_server.url) as made:
+        async with guarded(redis_server.url, timeout=0.05) as made:
             for _ in range(3):
                 calls = [
                     asyncio.ensure_future(made.limits.admit([charge(LOCAL, n), charge(ALLOW, n)]))
@@ -273,7 +275,7 @@ async def test_a_hundred_bursts_of_new_requests(redis_server: RedisServer) -> No
     """As new connections come: some, and work for the loop, and some more."""
 
     async def bursts() -> bool:
-        async with guarded(redis_server.url) as made:
+        async with guarded(redis_server.url, timeout=0.05) as made:
             calls: list[asyncio.Future[object]] = []
             for _ in range(100):
                 calls += [
