@@ -577,14 +577,19 @@ async def test_expect_waits_for_the_upstreams_100(lab: Lab) -> None:
         await peer.say(OK)
         await peer.gone()
 
-    body = Body(b"ab", b"cd", length=4)
-    _, upstream = await lab.pair(script)
-    began = asyncio.get_running_loop().time()
-    reply = await upstream.send(request("POST", body=body, expect_continue=True))
-    assert asyncio.get_running_loop().time() - began < 0.9  # not by running out of patience
-    assert reply.body == b"ok"
-    assert body.proceeded == 1
-    assert upstream.status()["idle"] == 1
+    loop = asyncio.get_running_loop()
+    for _ in range(3):  # a pause of this machine may take up the second that it would wait
+        body = Body(b"ab", b"cd", length=4)
+        _, upstream = await lab.pair(script)
+        began = loop.time()
+        reply = await upstream.send(request("POST", body=body, expect_continue=True))
+        took = loop.time() - began
+        assert reply.body == b"ok"
+        assert body.proceeded == 1
+        assert upstream.status()["idle"] == 1
+        if took < 0.9:
+            return
+    pytest.fail("it went on by running out of patience")
 
 
 @pytest.mark.parametrize("status", [b"417 Expectation Failed", b"200 OK"])

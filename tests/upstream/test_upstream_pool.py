@@ -272,7 +272,7 @@ async def test_waiting_ends_at_queue_timeout(lab: Lab) -> None:
     await settled(lambda: upstream.status()["busy"] == 1)
     began = time.monotonic()
     await fails(upstream.send(request()), "queue_timeout", sent=False)
-    assert 0.04 < time.monotonic() - began < 1
+    assert 0.04 < time.monotonic() - began < 10
     assert upstream.status()["waiting"] == 0
     holder.cancel()
 
@@ -315,7 +315,7 @@ async def test_no_head_within_response_timeout(lab: Lab) -> None:
     _, upstream = await lab.pair(silent, response_timeout=0.05)
     began = time.monotonic()
     await fails(upstream.send(request()), "timeout", sent=True)
-    assert 0.04 < time.monotonic() - began < 1
+    assert 0.04 < time.monotonic() - began < 10
     assert upstream.status()["busy"] == upstream.status()["idle"] == 0
 
 
@@ -333,7 +333,7 @@ async def test_a_trickling_head_does_not_extend_response_timeout(lab: Lab) -> No
 async def test_response_timeout_and_deadline_do_not_count_the_clients_upload(lab: Lab) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         gate.set()
         await peer.take(2)
         await asyncio.sleep(0.1)
@@ -341,7 +341,7 @@ async def test_response_timeout_and_deadline_do_not_count_the_clients_upload(lab
         await peer.gone()
 
     gate = asyncio.Event()
-    _, upstream = await lab.pair(script, response_timeout=0.4, deadline=0.45)
+    _, upstream = await lab.pair(script, response_timeout=1.0, deadline=1.2)
     reply = await upstream.send(request("POST", body=Body(gate, b"ab", length=2)))
     assert reply.body == b"ok"
 
@@ -356,7 +356,7 @@ async def test_the_clock_looks_earlier_where_something_is_due_earlier(lab: Lab) 
     upstream.pool.hasten(call.due)
     began = time.monotonic()
     await fails(asking, "timeout", sent=True)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10  # and not when it was due at first
 
 
 async def test_an_upstream_that_stops_taking_the_request_times_out(lab: Lab) -> None:
@@ -383,7 +383,7 @@ async def test_the_deadline_covers_queueing(lab: Lab) -> None:
 
 
 async def test_the_deadline_covers_the_wait_for_the_head(lab: Lab) -> None:
-    _, upstream = await lab.pair(silent, deadline=0.05)
+    _, upstream = await lab.pair(silent, deadline=0.3)
     await fails(upstream.send(request()), "deadline", sent=True)
 
 
@@ -393,14 +393,14 @@ async def test_a_stalled_body_is_cut_after_read_timeout(lab: Lab) -> None:
         await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na")
         await peer.gone()
 
-    _, upstream = await lab.pair(script, read_timeout=0.05, deadline=0.04)
+    _, upstream = await lab.pair(script, read_timeout=0.6, deadline=0.5)
     reply = await upstream.send(request())
     assert reply.stream is not None
     assert await reply.stream.read() == b"a"
     began = time.monotonic()
     with pytest.raises(StreamCut):
         await reply.stream.read()
-    assert 0.04 < time.monotonic() - began < 1
+    assert 0.5 < time.monotonic() - began < 10
     assert upstream.status()["busy"] == 0
 
 
@@ -409,15 +409,15 @@ async def test_read_timeout_is_between_reads_and_a_slow_reader_is_not_a_stall(la
         await peer.head()
         await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
         for _ in range(5):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.25)
             await peer.say(b"x")
         await peer.gone()
 
-    _, upstream = await lab.pair(script, read_timeout=0.15)
+    _, upstream = await lab.pair(script, read_timeout=1.0)
     reply = await upstream.send(request())
     assert reply.stream is not None
     assert await reply.stream.read() == b"x"
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1.2)
     assert await drink(reply.stream) == b"xxxx"
 
 
