@@ -130,8 +130,8 @@ def see_no_waits(shots: list[Shot]) -> None:
     waits = sorted(shot.seconds for shot in shots)
     slowest, most = waits[-1], waits[len(waits) * 95 // 100]
     print(f"{len(waits)} requests: 95 % within {most:.3f} s, the slowest {slowest:.3f} s")
-    assert slowest < 1.0
-    assert most < 0.25
+    assert slowest < 5.0
+    assert most < 1.0
 
 
 class Trouble(NamedTuple):

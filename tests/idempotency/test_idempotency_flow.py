@@ -425,7 +425,7 @@ async def test_who_waits_waits_no_longer_than_that(
     loop = asyncio.get_running_loop()
     began = loop.time()
     trouble(await shop.pay("k1", body), 409, "idempotency-conflict")
-    assert 0.14 < loop.time() - began < 2
+    assert 0.14 < loop.time() - began < 8
     gate.open()
     assert (await first).status == 201
 

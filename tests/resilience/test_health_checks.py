@@ -309,9 +309,11 @@ async def test_a_check_that_goes_well_ends_an_ejection(bench: Bench) -> None:
     good = await bench.origin()
     gateway = await bench.gateway(port, good, upstream=checked(unhealthy_after=1000))
     assert await statuses(gateway, 2) == {502, 200}
+    await until(lambda: gateway.avoided() == [False, False])
+    assert await statuses(gateway, 2) == {502, 200}
     before = time.monotonic()
     back: Origin = await bench.origin(port=port)
     await until(lambda: gateway.avoided() == [False, False])
-    assert time.monotonic() - before < 0.95  # the ejection alone lasts a second
+    assert time.monotonic() - before < 1.95  # the second ejection alone lasts two seconds
     assert await statuses(gateway, 2) == {200}
     assert len(back.seen) == 1
