@@ -66,9 +66,11 @@ def tightest(said: Sequence[Said]) -> Said:
     best = said[0]
     least, longest = inf, -1
     for one in said:
-        limit, (allowed, left, reset, retry_after, _) = one
+        limit, decision = one
         # A denial is smaller than any share left.
-        share, wait = (left / limit.quota, reset) if allowed else (-1.0, retry_after)
+        share, wait = -1.0, decision.retry_after
+        if decision.allowed:
+            share, wait = decision.remaining / limit.quota, decision.reset
         if share < least or (share == least and wait > longest):
             best, least, longest = one, share, wait
     return best
@@ -79,9 +81,10 @@ def policies(limits: Sequence[Limited]) -> str:
     return f"RateLimit-Policy: {', '.join([limit.policy_item for limit in limits])}\r\n"
 
 
-def standing(limit: Limited, left: int, reset: int) -> str:
-    """RateLimit, as a line: what is `left` of the limit, and the µs until it is more."""
-    return f"RateLimit: {limit.sf_name};r={left};t={-(-reset // 1_000_000)}\r\n"
+def standing(limit: Limited, decision: Decision) -> str:
+    """RateLimit, as a line: what is left of the limit, and the seconds until it is more."""
+    reset = -(-decision.reset // 1_000_000)
+    return f"RateLimit: {limit.sf_name};r={decision.remaining};t={reset}\r\n"
 
 
 def ratelimit_fields(said: Sequence[Said], style: Style) -> str:
@@ -89,14 +92,14 @@ def ratelimit_fields(said: Sequence[Said], style: Style) -> str:
     each with its CRLF."""
     if not said or style == "off":
         return ""
-    limit, (_, left, reset, _, _) = tightest(said) if len(said) > 1 else said[0]
+    limit, decision = tightest(said) if len(said) > 1 else said[0]
     standard = legacy = ""
     if style != "legacy":
-        standard = policies([one for one, _ in said]) + standing(limit, left, reset)
+        standard = policies([one for one, _ in said]) + standing(limit, decision)
     if style != "standard":
         legacy = (
-            f"X-RateLimit-Limit: {limit.quota}\r\nX-RateLimit-Remaining: {left}\r\n"
-            f"X-RateLimit-Reset: {seconds(reset)}\r\n"
+            f"X-RateLimit-Limit: {limit.quota}\r\nX-RateLimit-Remaining: {decision.remaining}\r\n"
+            f"X-RateLimit-Reset: {seconds(decision.reset)}\r\n"
         )
     return standard + legacy
 

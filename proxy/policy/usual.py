@@ -12,11 +12,10 @@ class UsualLimits:
     """Limits that hold as they stand for every request (no override, no cost that is stated, none
     in shadow), with what is the same each time."""
 
-    __slots__ = ("asked", "digests", "policies", "tallies", "variants")
+    __slots__ = ("digests", "policies", "tallies", "variants")
 
     def __init__(self, plans: tuple["LimitPlan", ...]) -> None:
         self.variants = tuple([plan.base for plan in plans])
-        self.asked = tuple([(plan.base, plan.base.cost or 0) for plan in plans])
         self.digests = tuple([plan.key.digest for plan in plans])
         self.tallies = tuple([plan.tally for plan in plans])
         self.policies = policies(self.variants)

@@ -27,6 +27,7 @@ from proxy.core.ratelimit import (
 )
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import LimitPlan, LimitVariant
+from proxy.store.memory.limits import MemoryLimits
 from proxy.store.ports import Charge, LimitStore, Unavailable
 
 log = logging.getLogger("proxy.limits")
@@ -62,8 +63,12 @@ def admit(ex: Exchange, store: LimitStore) -> Verdict:
     route = ex.route
     if route is None or not route.first_limits:
         return None
-    usual, decide = route.usual_limits, store.decide
-    if usual is None or decide is None or ex.snapshot.server.ratelimit_headers != "standard":
+    usual = route.usual_limits
+    if (
+        usual is None
+        or not isinstance(store, MemoryLimits)
+        or ex.snapshot.server.ratelimit_headers != "standard"
+    ):
         return _charge(ex, route.first_limits, store)
     # What nearly every request is. The rest of this module says the same, and more.
     memo = ex.memo
@@ -73,18 +78,19 @@ def admit(ex: Exchange, store: LimitStore) -> Verdict:
         if memo is not None:
             memo.limit_keys = keys
     charges = [
-        Charge(variant, key, cost, False)
-        for (variant, cost), key in zip(usual.asked, keys, strict=True)
+        Charge(variant, keys[place], variant.cost or 0, False)
+        for place, variant in enumerate(usual.variants)
     ]
-    decisions = decide(charges)
+    decisions = store.decide(charges)
     for decision in decisions:
         if decision.delay or not decision.allowed:
             return _decided(ex, list(route.first_limits), charges, decisions)
-    for tally in usual.tallies:
-        tally.allowed += 1
-    said = ex.said = list(zip(usual.variants, decisions, strict=True))
-    limit, (_, left, reset, _, _) = tightest(said)
-    ex.admission = f"{usual.policies}{standing(limit, left, reset)}"
+    said = ex.said
+    for place, decision in enumerate(decisions):
+        usual.tallies[place].allowed += 1
+        said.append((usual.variants[place], decision))
+    limit, decision = tightest(said)
+    ex.admission = f"{usual.policies}{standing(limit, decision)}"
     ex.charges = charges
     return None
 
@@ -122,10 +128,9 @@ def _charge(ex: Exchange, plans: Sequence[LimitPlan], store: LimitStore) -> Verd
         asked.append(plan)
     if not charges:
         return None
-    decide = store.decide
-    if decide is None:
-        return _asked(ex, asked, charges, store)
-    return _decided(ex, asked, charges, decide(charges))
+    if isinstance(store, MemoryLimits):
+        return _decided(ex, asked, charges, store.decide(charges))
+    return _asked(ex, asked, charges, store)
 
 
 async def _asked(
@@ -204,17 +209,15 @@ def _count(
         if decision is None:  # let through uncounted: nothing is known of it, nothing is said
             plan.tally.allowed += 1
             continue
-        allowed, _, _, _, wait = decision
         if charge.shadow:
-            if allowed:
+            if decision.allowed:
                 plan.tally.allowed += 1
             else:
                 _shadow_denied(ex, plan)
             continue
-        if allowed:
+        if decision.allowed:
             plan.tally.allowed += 1
-            if wait > delay:
-                delay = wait
+            delay = max(delay, decision.delay)
         else:
             plan.tally.denied += 1
             ex.denied += (plan.name,)

@@ -32,8 +32,6 @@ _T = TypeVar("_T")
 class GuardedLimits:
     """A LimitStore over a shared one, with one of this process to fall back to."""
 
-    decide = None
-
     def __init__(
         self,
         shared: SharedLimits,

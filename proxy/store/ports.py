@@ -1,7 +1,6 @@
 """What the gateway asks of a store. Every store passes the same conformance suite per port.
 
-A store that needs no I/O never suspends, and decides limits without a coroutine (`decide`), so a
-request that the memory store denies costs no task.
+A store that needs no I/O never suspends, so a request that the memory store denies costs no task.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -72,10 +71,6 @@ class Unavailable(Exception):
 
 class LimitStore(Protocol):
     """Where limits count."""
-
-    @property
-    def decide(self) -> "Callable[[Sequence[Charge]], Sequence[Decision]] | None":
-        """`admit`, at once and never in trouble; None where the answer takes I/O."""
 
     async def admit(self, charges: Sequence[Charge]) -> "Sequence[Decision | None]":
         """Checks all, then charges all or none; one Decision per charge, in order.

@@ -233,7 +233,7 @@ async def test_months_end_where_the_calendar_says(twin, year, month, day):
         twin.now = round(begun.timestamp()) * SECOND
         key = bytes([hour]) * 16
         (decision,) = await twin.store.admit([Charge(limit, key, 2, False)])
-        assert decision == (True, 0, round((end - begun).total_seconds()) * SECOND, 0, 0)
+        assert decision.members() == (True, 0, round((end - begun).total_seconds()) * SECOND, 0, 0)
         await twin.store.reset("month", key)
 
 

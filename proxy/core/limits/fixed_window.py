@@ -9,10 +9,8 @@ Rules:
 - Worst case: N just before the end of a window and N just after it, 2N in an instant.
 """
 
-from typing import NamedTuple
-
 from proxy.core.limits import bounds
-from proxy.core.limits.decision import Decision, Quota, Rate, State, decided
+from proxy.core.limits.decision import Algorithm, Decision, Quota, Rate, State
 
 DAY = 24 * bounds.HOUR
 
@@ -41,15 +39,18 @@ def _first_day(year: int) -> int:
     return 365 * year + year // 4 - year // 100 + year // 400
 
 
-class Params(NamedTuple):
+class Params:
     """`period` is microseconds; 0 is a calendar month."""
 
-    amount: int
-    period: int
-    window: int | None
+    __slots__ = ("amount", "period", "window")
+
+    def __init__(self, amount: int, period: int, window: int | None) -> None:
+        self.amount = amount
+        self.period = period
+        self.window = window
 
 
-class FixedWindow:
+class FixedWindow(Algorithm):
     """The algorithm; see the module."""
 
     __slots__ = ()
@@ -64,17 +65,19 @@ class FixedWindow:
     def step(
         self, state: State | None, params: Params, now: int, cost: int
     ) -> tuple[State, Decision]:
-        amount, period, _ = params
+        amount, period = params.amount, params.period
+        end: int
+        used: int
         if state is not None and now < state[0]:
             end, used = state
         else:
             used = 0
             end = now - now % period + period if period else month_end(now)
         if cost and used + cost > amount:
-            return (end, used), decided((False, 0, end - now, end - now, 0))
+            return (end, used), Decision(False, 0, end - now, end - now, 0)
         used += cost
         left = amount - used if used < amount else 0
-        return (end, used), decided((True, left, end - now if used else 0, 0, 0))
+        return (end, used), Decision(True, left, end - now if used else 0, 0, 0)
 
     def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
         end, used = state

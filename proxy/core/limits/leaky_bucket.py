@@ -10,13 +10,13 @@ Rules:
 """
 
 from proxy.core.limits import bounds
-from proxy.core.limits.decision import Decision, Quota, Rate, State, decided
+from proxy.core.limits.decision import Algorithm, Decision, Quota, Rate, State
 from proxy.core.limits.token_bucket import Params, TokenBucket, compile_bucket
 
 _bucket = TokenBucket()
 
 
-class LeakyBucket:
+class LeakyBucket(Algorithm):
     """The algorithm; see the module."""
 
     __slots__ = ()
@@ -38,7 +38,7 @@ class LeakyBucket:
             return after, decision
         now = max(now, after[1] * params.tick)
         delay = (after[1] + bounds.up(ahead, params.amount)) * params.tick - now
-        return after, decided((True, decision.remaining, decision.reset, 0, delay))
+        return after, Decision(True, decision.remaining, decision.reset, 0, delay)
 
     def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
         return state  # a slot in the line is taken for good

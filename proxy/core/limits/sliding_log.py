@@ -15,23 +15,26 @@ outnumber the live ones, so a key holds at most 2N cells of 8 bytes.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from typing import Any, NamedTuple
+from typing import Any
 
 from proxy.core.limits import bounds
-from proxy.core.limits.decision import Decision, Quota, Rate, State, decided
+from proxy.core.limits.decision import Algorithm, Decision, Quota, Rate, State
 
 MOST = 10_000
 _SLACK = 16
 _EMPTY: Any = ()  # not an array: most keys have one charge, and the collector passes () over
 
 
-class Params(NamedTuple):
+class Params:
     """`period` is ticks of `tick` microseconds."""
 
-    amount: int
-    period: int
-    tick: int
-    window: int | None
+    __slots__ = ("amount", "period", "tick", "window")
+
+    def __init__(self, amount: int, period: int, tick: int, window: int | None) -> None:
+        self.amount = amount
+        self.period = period
+        self.tick = tick
+        self.window = window
 
 
 def _appended(
@@ -51,7 +54,7 @@ def _appended(
     return log, head, tail + count
 
 
-class SlidingLog:
+class SlidingLog(Algorithm):
     """The algorithm; see the module."""
 
     __slots__ = ()
@@ -72,7 +75,7 @@ class SlidingLog:
     def step(
         self, state: State | None, params: Params, now: int, cost: int
     ) -> tuple[State, Decision]:
-        amount, period, tick, _ = params
+        amount, period, tick = params.amount, params.period, params.tick
         at = now // tick
         if state is None:
             log, head, tail, last, count = _EMPTY, 0, 0, at, 0
@@ -94,8 +97,8 @@ class SlidingLog:
             first = used - amount if used > amount else 0
             reset = log[head + first] if first < older else last
             retry = log[head + over - 1] if over <= older else last
-            return (log, head, tail, last, count), decided(
-                (False, 0, (reset + period) * tick - now, (retry + period) * tick - now, 0)
+            return (log, head, tail, last, count), Decision(
+                False, 0, (reset + period) * tick - now, (retry + period) * tick - now, 0
             )
         if cost:
             if at > last and count:
@@ -110,7 +113,7 @@ class SlidingLog:
             first = used - amount if used > amount else 0
             reset = ((log[head + first] if first < older else last) + period) * tick - now
         left = amount - used if used < amount else 0
-        return (log, head, tail, last, count), decided((True, left, reset, 0, 0))
+        return (log, head, tail, last, count), Decision(True, left, reset, 0, 0)
 
     def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
         log, head, tail, last, count = state

@@ -13,25 +13,26 @@ Rules:
 - Time before `start` counts as `start`.
 """
 
-from typing import NamedTuple
-
 from proxy.core.limits import bounds
-from proxy.core.limits.decision import Decision, Quota, Rate, State, decided
+from proxy.core.limits.decision import Algorithm, Decision, Quota, Rate, State
 
 
-class Params(NamedTuple):
+class Params:
     """`period` is ticks of `tick` microseconds."""
 
-    amount: int
-    period: int
-    tick: int
-    window: int | None
+    __slots__ = ("amount", "period", "tick", "window")
+
+    def __init__(self, amount: int, period: int, tick: int, window: int | None) -> None:
+        self.amount = amount
+        self.period = period
+        self.tick = tick
+        self.window = window
 
 
 def _free_at(start: int, previous: int, current: int, params: Params, units: int) -> int:
     """The first tick at which `units` fit, if nothing is charged meanwhile; 1 <= units <= N, and
     they do not fit yet."""
-    amount, period, _, _ = params
+    amount, period = params.amount, params.period
     spare = amount - current - units
     if previous and spare >= 0:
         # previous · (period − elapsed) <= spare · period
@@ -41,7 +42,7 @@ def _free_at(start: int, previous: int, current: int, params: Params, units: int
     return start + period + max(0, fading)
 
 
-class SlidingWindow:
+class SlidingWindow(Algorithm):
     """The algorithm; see the module."""
 
     __slots__ = ()
@@ -58,7 +59,10 @@ class SlidingWindow:
     def step(
         self, state: State | None, params: Params, now: int, cost: int
     ) -> tuple[State, Decision]:
-        amount, period, tick, _ = params
+        amount, period, tick = params.amount, params.period, params.tick
+        begun: int
+        before: int
+        count: int
         at = now // tick
         start = at - at % period
         previous = current = 0
@@ -78,13 +82,13 @@ class SlidingWindow:
             left = free if free > 0 else 0
             reset = _free_at(start, previous, current, params, left + 1) * tick - now
             retry = _free_at(start, previous, current, params, cost) * tick - now
-            return (start, previous, current), decided((False, 0, reset, retry, 0))
+            return (start, previous, current), Decision(False, 0, reset, retry, 0)
         current += cost
         left = free - cost if free > cost else 0
         reset = 0
         if left < amount:
             reset = _free_at(start, previous, current, params, left + 1) * tick - now
-        return (start, previous, current), decided((True, left, reset, 0, 0))
+        return (start, previous, current), Decision(True, left, reset, 0, 0)
 
     def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
         start, previous, current = state

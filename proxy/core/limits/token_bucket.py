@@ -11,23 +11,33 @@ Rules:
 - A request that does not fit leaves the debt as it is.
 """
 
-from typing import NamedTuple
-
 from proxy.core.limits import bounds
-from proxy.core.limits.decision import Decision, Quota, Rate, State, decided
+from proxy.core.limits.decision import Algorithm, Decision, Quota, Rate, State
 
 
-class Params(NamedTuple):
+class Params:
     """`period` and `full` (from empty to full) are ticks of `tick` microseconds; `volume` is
     `size` units in units of 1/period."""
 
-    amount: int
-    period: int
-    tick: int
-    size: int
-    volume: int
-    full: int
-    window: int | None
+    __slots__ = ("amount", "full", "period", "size", "tick", "volume", "window")
+
+    def __init__(
+        self,
+        amount: int,
+        period: int,
+        tick: int,
+        size: int,
+        volume: int,
+        full: int,
+        window: int | None,
+    ) -> None:
+        self.amount = amount
+        self.period = period
+        self.tick = tick
+        self.size = size
+        self.volume = volume
+        self.full = full
+        self.window = window
 
 
 def compile_bucket(name: str, rate: Rate, size: int) -> Params:
@@ -48,14 +58,14 @@ def compile_bucket(name: str, rate: Rate, size: int) -> Params:
 
 def _denied(debt: int, owed: int, at: int, params: Params, now: int) -> Decision:
     """The answer where what would be `owed` at the tick `at` is more than the bucket holds."""
-    amount, period, tick, size, volume, _, _ = params
+    amount, period, tick, size = params.amount, params.period, params.tick, params.size
     left = size + -debt // period
     wait = bounds.up(debt - (size - left - 1) * period, amount)
-    retry = bounds.up(owed - volume, amount)
-    return decided((False, 0, (at + wait) * tick - now, (at + retry) * tick - now, 0))
+    retry = bounds.up(owed - params.volume, amount)
+    return Decision(False, 0, (at + wait) * tick - now, (at + retry) * tick - now, 0)
 
 
-class TokenBucket:
+class TokenBucket(Algorithm):
     """The algorithm; see the module."""
 
     __slots__ = ()
@@ -69,16 +79,18 @@ class TokenBucket:
     def step(
         self, state: State | None, params: Params, now: int, cost: int
     ) -> tuple[State, Decision]:
-        amount, period, tick, size, volume, full, _ = params
+        amount, period, tick, size = params.amount, params.period, params.tick, params.size
+        volume = params.volume
         at = now if tick == 1 else now // tick
-        debt = 0
+        debt: int = 0
+        last: int
         if state is not None:
             debt, last = state
             if debt > volume:
                 debt = volume
             elapsed = at - last
             if elapsed > 0:
-                debt = debt - elapsed * amount if elapsed < full else 0
+                debt = debt - elapsed * amount if elapsed < params.full else 0
                 if debt < 0:
                     debt = 0
             elif elapsed:
@@ -88,12 +100,12 @@ class TokenBucket:
         if owed > volume:
             return (debt, at), _denied(debt, owed, at, params, now)
         if not owed:
-            return (0, at), decided((True, size, 0, 0, 0))
+            return (0, at), Decision(True, size, 0, 0, 0)
         left = size + -owed // period
         # Until the debt is one unit less, counting one that is begun as a whole one.
         wait = -(((size - left - 1) * period - owed) // amount)
         reset = wait if tick == 1 else (at + wait) * tick - now
-        return (owed, at), decided((True, left, reset, 0, 0))
+        return (owed, at), Decision(True, left, reset, 0, 0)
 
     def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
         debt, last = state

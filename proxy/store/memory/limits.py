@@ -117,7 +117,8 @@ class _Space:
 
 
 class MemoryLimits:
-    """A LimitStore over dicts. `clock` gives microseconds since the epoch."""
+    """A LimitStore over dicts, which answers at once (`decide`). `clock` gives microseconds since
+    the epoch."""
 
     __slots__ = ("_clock", "_count", "_max_keys", "_metrics", "_reserve", "_spaces")
 
@@ -139,6 +140,7 @@ class MemoryLimits:
         return self.decide(charges)
 
     def decide(self, charges: Sequence[Charge]) -> list[Decision]:
+        """`admit`, for callers that are not coroutines."""
         # What is allowed is charged at once, and taken back where a later one refuses. New keys
         # wait until none does: a request that is refused leaves none behind.
         now = self._clock()
@@ -167,7 +169,7 @@ class MemoryLimits:
             after, decision = variant.algorithm.step(before, variant.params, now, charge.cost)
             decisions.append(decision)
             charged.append((states, key, before))
-            if not decision[0]:
+            if not decision.allowed:
                 refused |= not charge.shadow
             elif charge.cost:
                 charge.at = now

@@ -84,8 +84,6 @@ class RedisLimits:
     for each. `now` gives µs since the epoch in place of the server's clock, for tests.
     """
 
-    decide = None
-
     def __init__(
         self,
         road: Road,
