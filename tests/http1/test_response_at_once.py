@@ -69,7 +69,8 @@ def test_both_ways_say_the_same(status: str, fields: list[str], body: str, metho
         assert short == said
     else:
         assert short is None
-    assert at_once(wire, method) == short  # now that its head is remembered, if it is
+    for _ in range(2):  # the second time its head is remembered, the third it is known
+        assert at_once(wire, method) == short
 
 
 @pytest.mark.parametrize("cut", range(1, 42))
@@ -81,21 +82,23 @@ def test_what_is_cut_anywhere_is_left_to_the_parser(cut: int) -> None:
 
 def test_a_head_means_another_body_to_a_head_request() -> None:
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n"
-    for _ in range(2):
+    for _ in range(3):
         assert (head_of(raw, False).body, head_of(raw, True).body) == (4, 0)
 
 
-def test_a_head_that_comes_again_is_not_made_again() -> None:
+def test_a_head_that_comes_again_is_not_made_each_time() -> None:
     raw = b"HTTP/1.1 200 OK\r\nX-Again: 1\r\n"
-    assert head_of(raw, False) is head_of(bytes(bytearray(raw)), False)
+    first, second, third = (head_of(bytes(bytearray(raw)), False) for _ in range(3))
+    assert first is not second
+    assert second is third
 
 
 def test_memory_is_bounded() -> None:
-    for number in range(2 * REMEMBERED):
-        head_of(b"HTTP/1.1 200 OK\r\nX-Number: %d\r\n" % number, bool(number % 2))
-        head_of(b"HTTP/1.1 200 OK\r\nX-Number: %d\r\n" % number, not number % 2)
+    for number in range(3 * REMEMBERED):
+        for bodiless in (False, True, False, True):
+            head_of(b"HTTP/1.1 200 OK\r\nX-Number: %d\r\n" % number, bodiless)
     for known in (response_head._KNOWN, response_head._KNOWN_BODILESS):
-        assert len(known) == REMEMBERED
+        assert REMEMBERED <= len(known) <= 2 * REMEMBERED
     long = b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * LONGEST + b"\r\n"
-    assert head_of(long, False).values == ("x" * LONGEST,)
-    assert long not in response_head._KNOWN
+    assert all(head_of(long, False).values == ("x" * LONGEST,) for _ in range(3))
+    assert response_head._KNOWN.get(long) is None

@@ -1,7 +1,7 @@
 """The head of an upstream's answer: its lines, what they say of the body and of the connection.
 
 Rules: those of `response`, where what breaks one is told apart.
-- Equal bytes are an equal head: what was made of those that came last is remembered, so nothing
+- Equal bytes are an equal head: what was made of those that come again is remembered, so nothing
   may change a head once it is made.
 """
 
@@ -12,6 +12,7 @@ from typing import Any, Final
 from proxy.core.fields import Lines
 from proxy.core.headers import HOP_BY_HOP, RESPONSE_DROP, connection_options, forward_response_lines
 from proxy.core.layouts import Layouts, Names, form
+from proxy.core.recent import Recent
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 200
@@ -171,9 +172,9 @@ class ResponseHead:
         return text
 
 
-_Known = dict[bytes, ResponseHead]
-_KNOWN: Final[_Known] = {}
-_KNOWN_BODILESS: Final[_Known] = {}
+_Known = Recent[bytes, ResponseHead]
+_KNOWN: Final[_Known] = Recent(REMEMBERED)
+_KNOWN_BODILESS: Final[_Known] = Recent(REMEMBERED)
 
 
 def head_of(raw: bytes, bodiless: bool) -> ResponseHead:
@@ -183,10 +184,8 @@ def head_of(raw: bytes, bodiless: bool) -> ResponseHead:
     head = known.get(raw)
     if head is None:
         head = _parse(raw, bodiless)
-        if len(raw) <= LONGEST:
-            if len(known) >= REMEMBERED:
-                del known[next(iter(known))]
-            known[raw] = head
+        if len(raw) <= LONGEST and known.again(raw):
+            known.put(raw, head)
     return head
 
 
