@@ -9,17 +9,22 @@ a 64-bit hash of the limit's space. Neither says who the caller is.
 
 from binascii import b2a_base64
 from hashlib import blake2b
+from typing import Final
+
+KEY_LENGTH: Final = 22
+"""Characters of KEY."""
 
 
 class LimitKeys:
     """Builds the names of limit states under one prefix."""
 
-    __slots__ = ("_head", "reset_channel")
+    __slots__ = ("head", "reset_channel")
 
     def __init__(self, prefix: str) -> None:
         if "{" in prefix or "}" in prefix:
             raise ValueError("a prefix with braces would decide the slot of every key")
-        self._head = f"{prefix}:l:{{".encode()
+        self.head = f"{prefix}:l:{{".encode()
+        """What stands before KEY."""
         self.reset_channel = f"{prefix}:reset"
         """Where the names of keys that were reset are published."""
 
@@ -30,4 +35,4 @@ class LimitKeys:
 
     def name(self, key: bytes, tail: bytes) -> bytes:
         """The name for a 16-byte key hash and the `tail` of a space."""
-        return self._head + b2a_base64(key, newline=False)[:22] + tail
+        return self.head + b2a_base64(key, newline=False)[:KEY_LENGTH] + tail

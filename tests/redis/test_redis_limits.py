@@ -92,15 +92,22 @@ async def test_a_lost_subscription_forgets_all(redis_server):
         await eventually(lambda: not store._denials)
 
 
-async def test_an_answer_that_is_none_is_an_error(redis_server):
+@pytest.mark.parametrize("direct", [False, True])
+async def test_an_answer_that_is_none_is_an_error(redis_server, direct):
     """Whatever answers: a script of that hash that says something else."""
     limit = variant("fixed_window", Rate(1, DAY))
 
     class Wrong:
         cluster = False
 
+        def __init__(self, direct):
+            self.direct = self if direct else None
+
         def subscribe(self, *_):
             pass
+
+        async def post(self, command):
+            return [1, 0, 0]
 
         async def run(self, script, keys, args, *, timeout=None):
             return [1, 0, 0]
@@ -109,7 +116,7 @@ async def test_an_answer_that_is_none_is_an_error(redis_server):
             pass
 
     with pytest.raises(StoreError) as error:
-        await RedisLimits(Wrong(), "t").admit([charge(limit)])
+        await RedisLimits(Wrong(direct), "t").admit([charge(limit)])
     assert error.value.reason == "refused"
 
 
@@ -132,4 +139,4 @@ async def test_costs_without_number_are_kept_in_bounds(redis_server):
             assert (await store.admit([charge(limit, cost=cost)]))[0].allowed
         (decision,) = await store.admit([charge(limit, cost=0)])
         assert decision == Decision(True, 10**9 - 199 * 100, decision.reset, 0, 0)
-        assert max(len(words._charges) for words in store._words.values()) <= 64
+        assert max(len(words._charges) for words in store._spelling._words.values()) <= 64

@@ -45,6 +45,7 @@ class ClusterRoad:
     """A Road to a Redis Cluster."""
 
     cluster = True
+    direct = None
 
     def __init__(self, plan: StorePlan, metrics: Metrics) -> None:
         self._plan = plan

@@ -13,53 +13,23 @@ Rules:
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Decision
-from proxy.policy.snapshot import LimitVariant
 from proxy.store.keys import LimitKeys
 from proxy.store.ports import Charge, StoreError
+from proxy.store.redis.connection import ErrorReply
 from proxy.store.redis.denials import Denials, unasked
-from proxy.store.redis.road_port import Road
+from proxy.store.redis.road_port import Direct, Road
+from proxy.store.redis.spelling import CHARGE, Spelling
 from proxy.store.scripts import Script, script
 
 # Read when the program starts: never on the event loop.
 _ADMIT: Final = script("admit")
 _REFUND: Final = script("refund")
 _RESET: Final = script("reset")
-_PACKED: Final = Struct("<BBddddd")  # as lua/include/charges.lua reads it
-_NUMBERS: Final = {name: number for number, name in enumerate(ALGORITHMS, 1)}
 _WIDTH: Final = 5  # numbers per charge in an answer
-_CHARGE, _PEEK, _REFUSED = b"charge", b"peek", b"refused"
-
-
-class _Words:
-    """A variant as calls spell it: the tail of its keys' names, and its packed charges."""
-
-    __slots__ = ("_charges", "_packed", "tail", "variant")
-
-    def __init__(self, variant: LimitVariant, tail: bytes) -> None:
-        params = variant.params
-        self.variant = variant
-        self.tail = tail
-        self._packed = (
-            params.amount,
-            params.period,
-            getattr(params, "tick", 0),
-            getattr(params, "volume", 0),
-        )
-        self._charges: dict[tuple[int, bool], bytes] = {}
-
-    def charge(self, cost: int, shadow: bool) -> bytes:
-        packed = self._charges.get((cost, shadow))
-        if packed is None:
-            number = _NUMBERS[self.variant.algorithm.name]
-            packed = _PACKED.pack(number, shadow, cost, *self._packed)
-            if len(self._charges) < 64:  # costs come from headers, too
-                self._charges[cost, shadow] = packed
-        return packed
+_PEEK, _REFUSED = b"peek", b"refused"
 
 
 class _Asked(NamedTuple):
@@ -99,7 +69,7 @@ class RedisLimits:
         self._timeout = timeout
         self._monotonic = monotonic
         self._now = now
-        self._words: dict[int, _Words] = {}
+        self._spelling = Spelling(self._keys, _ADMIT)
         self._denials = Denials(monotonic, max_remembered)
         self.asked = 0
         """As `SharedLimits` says."""
@@ -112,40 +82,47 @@ class RedisLimits:
         """As the port says. Raises StoreError; where it does, what was charged is given back."""
         if not charges:
             return []
-        names, words = self._spell(charges)
         denials = self._denials
         if denials:
-            remembered = denials.answer(charges, names)
+            remembered = denials.answer(charges, self._spelling.names(charges))
             if remembered is not None:
                 return remembered
-        if len(names) > 1 and self._road.cluster:
-            slots = [self._road.slot(name) for name in names]
-            if slots.count(slots[0]) != len(slots):
-                return await self._admit_groups(_Asked(charges, names, words), slots)
         at = self._monotonic()
         forgotten = denials.forgotten
-        decisions, when = await self._ask(_ADMIT, _CHARGE, names, words)
+        direct = self._road.direct
+        if direct is None or self._now is not None:
+            asked = self._spelt(charges)
+            if len(charges) > 1 and self._road.cluster:
+                slots = [self._road.slot(name) for name in asked.names]
+                if slots.count(slots[0]) != len(slots):
+                    return await self._admit_groups(asked, slots)
+            decisions, when = await self._ask(_ADMIT, CHARGE, asked.names, asked.words)
+        else:
+            decisions, when = await self._ask_directly(direct, charges)
+        denies = False
         for decision in decisions:
             if not decision.allowed:
-                self._remember(_Asked(charges, names, words), decisions, at, forgotten)
+                self._remember(self._spelt(charges), decisions, at, forgotten)
+                denies = _denied(charges, decisions)
                 break
-        if not _denied(charges, decisions):
+        if not denies:
             _note_charged(charges, decisions, when)
         return decisions
 
     async def give_back(self, charges: Sequence[Charge]) -> None:
         taken: dict[tuple[int, int], list[Charge]] = {}
-        for charge, name in zip(charges, self._spell(charges)[0], strict=True):
+        for charge, name in zip(charges, self._spelling.names(charges), strict=True):
             if charge.at and charge.cost:
                 slot = self._road.slot(name) if self._road.cluster else 0
                 taken.setdefault((slot, charge.at), []).append(charge)
         # From now on a denial of theirs may be lifted before its time.
         self._refundable.update(charge.variant.space for charge in charges)
         for (_, when), part in taken.items():
-            await self._give_back(_Asked(part, *self._spell(part)), when, None)
+            await self._give_back(self._spelt(part), when, None)
 
     async def peek(self, charge: Charge) -> Decision:
-        decisions, _ = await self._ask(_ADMIT, _PEEK, *self._spell([charge]))
+        asked = self._spelt([charge])
+        decisions, _ = await self._ask(_ADMIT, _PEEK, asked.names, asked.words)
         return decisions[0]
 
     async def reset(self, space: str, key: bytes) -> None:
@@ -178,22 +155,22 @@ class RedisLimits:
 
     # Calls
 
-    def _spell(self, charges: Sequence[Charge]) -> tuple[list[bytes], list[bytes]]:
-        """The names of the charges' keys, and the charges as the scripts read them."""
-        names: list[bytes] = []
-        words: list[bytes] = []
-        known = self._words
-        for charge in charges:
-            variant = charge.variant
-            spelt = known.get(id(variant))
-            if spelt is None:
-                if len(known) > 10_000:  # variants of snapshots that are gone
-                    known.clear()
-                # It holds the variant, so nothing else gets this id.
-                spelt = known[id(variant)] = _Words(variant, self._keys.tail(variant.space))
-            names.append(self._keys.name(charge.key, spelt.tail))
-            words.append(spelt.charge(charge.cost, charge.shadow))
-        return names, words
+    def _spelt(self, charges: Sequence[Charge]) -> _Asked:
+        return _Asked(charges, self._spelling.names(charges), self._spelling.words(charges))
+
+    async def _ask_directly(
+        self, direct: Direct, charges: Sequence[Charge]
+    ) -> tuple[list[Decision], int]:
+        """As `_ask` for `CHARGE`, over a road to one server that knows the script, as any does
+        but for the first time."""
+        self.asked += 1
+        reply = await direct.post(self._spelling.command(charges))
+        if isinstance(reply, Exception):
+            if isinstance(reply, ErrorReply) and reply.code == "NOSCRIPT":
+                asked = self._spelt(charges)
+                return await self._ask(_ADMIT, CHARGE, asked.names, asked.words)
+            raise direct.failure(reply)
+        return _read(_ADMIT, reply, len(charges))
 
     async def _ask(
         self,
@@ -209,16 +186,7 @@ class RedisLimits:
         which.check(len(names), len(args))
         self.asked += 1
         reply = await self._road.run(which, names, args, timeout=timeout)
-        if type(reply) is not list or len(reply) != _WIDTH * len(names) + 1:
-            raise StoreError("refused", f"{which.name}.lua answered something else: {reply!r}")
-        if len(reply) == _WIDTH + 1:
-            allowed, remaining, reset, retry_after, delay, at = reply
-            return [Decision(allowed == 1, remaining, reset, retry_after, delay)], at
-        decisions = [
-            Decision(reply[place] == 1, *reply[place + 1 : place + _WIDTH])
-            for place in range(0, len(reply) - 1, _WIDTH)
-        ]
-        return decisions, reply[-1]
+        return _read(which, reply, len(names))
 
     # Several slots
 
@@ -231,7 +199,7 @@ class RedisLimits:
         for places in _groups(asked.charges, slots):
             part = asked.part(places)
             try:
-                how = _REFUSED if refused else _CHARGE
+                how = _REFUSED if refused else CHARGE
                 left = self._left(until)
                 decisions, at = await self._ask(_ADMIT, how, part.names, part.words, left)
             except StoreError:
@@ -284,6 +252,20 @@ class RedisLimits:
             task = asyncio.get_running_loop().create_task(give_back())
             self._background.add(task)
             task.add_done_callback(self._background.discard)
+
+
+def _read(which: Script, reply: Any, count: int) -> tuple[list[Decision], int]:
+    """A script's answer about so many charges: a Decision for each, and the server's time."""
+    if type(reply) is not list or len(reply) != _WIDTH * count + 1:
+        raise StoreError("refused", f"{which.name}.lua answered something else: {reply!r}")
+    if count == 1:
+        allowed, remaining, reset, retry_after, delay, at = reply
+        return [Decision(allowed == 1, remaining, reset, retry_after, delay)], at
+    decisions = [
+        Decision(reply[place] == 1, *reply[place + 1 : place + _WIDTH])
+        for place in range(0, len(reply) - 1, _WIDTH)
+    ]
+    return decisions, reply[-1]
 
 
 def _note_charged(charges: Sequence[Charge], decisions: Sequence[Decision], at: int) -> None:

@@ -6,7 +6,7 @@ Rules:
 - A server that turns out to be a replica, or to be of no use, is left and found anew.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from proxy.metrics import Metrics
@@ -18,7 +18,7 @@ from proxy.store.redis.connection import ErrorReply, Word
 from proxy.store.redis.eviction import Eviction
 from proxy.store.redis.link import NOT_SERVING, Link, refused, wait_for
 from proxy.store.redis.pubsub import Subscriptions
-from proxy.store.redis.road_port import PROBE_EXPIRY, Road, Script
+from proxy.store.redis.road_port import PROBE_EXPIRY, Direct, Road, Script
 from proxy.store.redis.topology import Sentinels
 
 
@@ -51,6 +51,23 @@ class SingleRoad:
             access, find, {}, primary=url.kind == "sentinel", greet=self._eviction.read
         )
         self._subscriptions = Subscriptions(access, find)
+
+    @property
+    def direct(self) -> Direct:
+        return self
+
+    def post(self, command: bytes) -> Awaitable[Any]:
+        link = self._link
+        connection = link.connection
+        if connection is None:
+            raise StoreError("down", link.reason)
+        return connection.call(command, self._timeout)
+
+    def failure(self, reply: Exception) -> StoreError:
+        if isinstance(reply, StoreError):
+            return reply
+        assert isinstance(reply, ErrorReply)
+        return self._refused(reply)
 
     def slot(self, key: bytes) -> int:
         return 0

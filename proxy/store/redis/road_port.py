@@ -1,7 +1,9 @@
 """What the store's parts ask of the road to Redis, whatever stands at its end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
+
+from proxy.store.ports import StoreError
 
 PROBE_EXPIRY: Final = 1000
 """Milliseconds that a probe's key lives."""
@@ -21,11 +23,26 @@ class Script(Protocol):
         """SHA-1 of the source, lower-case hex."""
 
 
+class Direct(Protocol):
+    """The short way to one server, for calls that were packed beforehand."""
+
+    def post(self, command: bytes) -> Awaitable[Any]:
+        """Sends it, with the store's own timeout. What is awaited is the reply, or the ErrorReply
+        or StoreError in its place. Raises StoreError where it cannot be sent."""
+
+    def failure(self, reply: Exception) -> StoreError:
+        """What such an error means to whoever wanted to count."""
+
+
 class Road(Protocol):
     """Calls to one Redis server, to the primary that Sentinels name, or to a Cluster."""
 
     @property
     def cluster(self) -> bool: ...
+
+    @property
+    def direct(self) -> Direct | None:
+        """None where a call has to find its server, or may have to follow it to another one."""
 
     def slot(self, key: bytes) -> int:
         """The key's hash slot; 0 where there is no cluster."""

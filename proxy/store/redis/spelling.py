@@ -1,0 +1,116 @@
+"""How charges are spelt for lua/admit.lua: the names of their keys, their packed words, and, where
+nothing has to be looked at on the way, the whole call as it goes over the wire.
+
+Rules:
+- What is the same for every call about a limit is spelt once; a call adds the caller's key.
+- `command` and `names` with `words` say the same: the command is what packing those would give.
+"""
+
+from binascii import b2a_base64
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final
+
+from proxy.core.limits import ALGORITHMS
+from proxy.policy.snapshot import LimitVariant
+from proxy.store.keys import KEY_LENGTH, LimitKeys
+from proxy.store.ports import Charge
+from proxy.store.scripts import Script
+
+CHARGE: Final = b"charge"
+
+_PACKED: Final = Struct("<BBddddd")  # as lua/include/charges.lua reads it
+_NUMBERS: Final = {name: number for number, name in enumerate(ALGORITHMS, 1)}
+_REMEMBERED: Final = 10_000
+_COSTS: Final = 64
+_HOW: Final = b"$0\r\n\r\n$%d\r\n%b\r\n" % (len(CHARGE), CHARGE)  # at the server's time
+
+
+class _Words:
+    """A variant as calls spell it: its keys' names around the caller's part, its packed charges."""
+
+    __slots__ = ("_charges", "_packed", "after", "before", "tail", "variant")
+
+    def __init__(self, variant: LimitVariant, keys: LimitKeys) -> None:
+        params = variant.params
+        self.variant = variant
+        self.tail = tail = keys.tail(variant.space)
+        self.before = b"$%d\r\n%b" % (len(keys.head) + KEY_LENGTH + len(tail), keys.head)
+        self.after = tail + b"\r\n"
+        self._packed = (
+            params.amount,
+            params.period,
+            getattr(params, "tick", 0),
+            getattr(params, "volume", 0),
+        )
+        self._charges: dict[tuple[int, bool], tuple[bytes, bytes]] = {}
+
+    def charge(self, cost: int, shadow: bool) -> tuple[bytes, bytes]:
+        """A charge as an argument, and as the wire has it."""
+        known = self._charges.get((cost, shadow))
+        if known is None:
+            number = _NUMBERS[self.variant.algorithm.name]
+            packed = _PACKED.pack(number, shadow, cost, *self._packed)
+            known = packed, b"$%d\r\n%b\r\n" % (len(packed), packed)
+            if len(self._charges) < _COSTS:  # costs come from headers, too
+                self._charges[cost, shadow] = known
+        return known
+
+
+class Spelling:
+    """Spells charges for calls of `admit`, a script that takes a key and a word for each."""
+
+    __slots__ = ("_admit", "_heads", "_keys", "_words")
+
+    def __init__(self, keys: LimitKeys, admit: Script) -> None:
+        self._keys = keys
+        self._admit = admit
+        self._heads: dict[int, bytes] = {}
+        self._words: dict[int, _Words] = {}
+
+    def names(self, charges: Sequence[Charge]) -> list[bytes]:
+        """The names of the charges' keys."""
+        keys = self._keys
+        return [keys.name(charge.key, self._spelt(charge.variant).tail) for charge in charges]
+
+    def words(self, charges: Sequence[Charge]) -> list[bytes]:
+        """The charges as the scripts read them."""
+        return [
+            self._spelt(charge.variant).charge(charge.cost, charge.shadow)[0] for charge in charges
+        ]
+
+    def command(self, charges: Sequence[Charge]) -> bytes:
+        """The call that charges them at the server's time, packed."""
+        head = self._heads.get(len(charges))
+        if head is None:
+            head = self._heads[len(charges)] = self._head(len(charges))
+        parts = [head]
+        words = [_HOW]
+        for charge in charges:
+            spelt = self._spelt(charge.variant)
+            parts.append(spelt.before)
+            parts.append(b2a_base64(charge.key, newline=False)[:KEY_LENGTH])
+            parts.append(spelt.after)
+            words.append(spelt.charge(charge.cost, charge.shadow)[1])
+        return b"".join(parts + words)
+
+    def _head(self, count: int) -> bytes:
+        """How a call about so many charges begins (RESP: an array of strings)."""
+        args = 2 + count
+        self._admit.check(count, args)
+        number = b"%d" % count
+        sha = self._admit.sha.encode()
+        strings = b"".join(
+            [b"$%d\r\n%b\r\n" % (len(string), string) for string in (b"EVALSHA", sha, number)]
+        )
+        return b"*%d\r\n%b" % (3 + count + args, strings)
+
+    def _spelt(self, variant: LimitVariant) -> _Words:
+        known = self._words
+        spelt = known.get(id(variant))
+        if spelt is None:
+            if len(known) > _REMEMBERED:  # variants of snapshots that are gone
+                known.clear()
+            # It holds the variant, so nothing else gets this id.
+            spelt = known[id(variant)] = _Words(variant, self._keys)
+        return spelt

@@ -1,0 +1,34 @@
+"""Calls of lua/admit.lua as they go over the wire: spelt in parts, and yet what packing gives."""
+
+import pytest
+from limits_kit import NAMES, SECOND, charge, variant
+
+from proxy.core.limits.decision import Rate
+from proxy.store.keys import LimitKeys
+from proxy.store.ports import Charge
+from proxy.store.redis.connection import pack
+from proxy.store.redis.spelling import CHARGE, Spelling
+from proxy.store.scripts import script
+
+LIMITS = [variant(name, Rate(7, 3 * SECOND), space=f"{name}:{n}") for n, name in enumerate(NAMES)]
+SHADOW = variant("token_bucket", Rate(1, SECOND), shadow=True, space="")
+
+
+@pytest.mark.parametrize(
+    "charges",
+    [
+        [charge(LIMITS[0])],
+        [charge(limit, key=2**128 - 1 - n, cost=n) for n, limit in enumerate(LIMITS)],
+        [charge(LIMITS[1], cost=10**15), charge(SHADOW)],
+        [charge(LIMITS[n % len(LIMITS)], key=n, cost=n % 3) for n in range(12)],
+    ],
+    ids=["one", "one of each", "in shadow", "more than nine"],
+)
+@pytest.mark.parametrize("prefix", ["sg", "", "a long\r\nprefix é"])
+def test_a_command_is_what_packing_gives(charges: list[Charge], prefix: str) -> None:
+    admit = script("admit")
+    spelling = Spelling(LimitKeys(prefix), admit)
+    names, words = spelling.names(charges), spelling.words(charges)
+    packed = pack((b"EVALSHA", admit.sha, len(names), *names, b"", CHARGE, *words))
+    for _ in range(2):  # the second time from what was spelt before
+        assert spelling.command(charges) == packed
