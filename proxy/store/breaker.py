@@ -59,10 +59,9 @@ class Breaker:
 
     def succeeded(self, generation: int, now: float) -> None:
         """A call that was let through in `generation` was answered."""
-        if generation != self.generation or self.state != "closed":
-            return
-        self._row = 0
-        self._totals[self._at(now)] += 1
+        if generation == self.generation and self.state == "closed":
+            self._row = 0
+            self._totals[self._at(now)] += 1
 
     def failed(self, generation: int, now: float) -> bool:
         """A call that was let through in `generation` failed; whether that opened the breaker."""

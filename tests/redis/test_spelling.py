@@ -14,6 +14,11 @@ LIMITS = [variant(name, Rate(7, 3 * SECOND), space=f"{name}:{n}") for n, name in
 SHADOW = variant("token_bucket", Rate(1, SECOND), shadow=True, space="")
 
 
+def packed(spelling: Spelling, charges: list[Charge]) -> bytes:
+    names, words = spelling.names(charges), spelling.words(charges)
+    return pack((b"EVALSHA", script("admit").sha, len(names), *names, b"", CHARGE, *words))
+
+
 @pytest.mark.parametrize(
     "charges",
     [
@@ -26,9 +31,14 @@ SHADOW = variant("token_bucket", Rate(1, SECOND), shadow=True, space="")
 )
 @pytest.mark.parametrize("prefix", ["sg", "", "a long\r\nprefix é"])
 def test_a_command_is_what_packing_gives(charges: list[Charge], prefix: str) -> None:
-    admit = script("admit")
-    spelling = Spelling(LimitKeys(prefix), admit)
-    names, words = spelling.names(charges), spelling.words(charges)
-    packed = pack((b"EVALSHA", admit.sha, len(names), *names, b"", CHARGE, *words))
+    spelling = Spelling(LimitKeys(prefix), script("admit"))
     for _ in range(2):  # the second time from what was spelt before
-        assert spelling.command(charges) == packed
+        assert spelling.command(charges) == packed(spelling, charges)
+
+
+def test_what_a_limit_cost_last_is_not_what_it_costs_now() -> None:
+    spelling = Spelling(LimitKeys("sg"), script("admit"))
+    for cost in (1, 2, 2, 1):
+        for shadow in (False, True):
+            charges = [Charge(LIMITS[0], cost.to_bytes(16), cost, shadow)]
+            assert spelling.command(charges) == packed(spelling, charges)

@@ -106,10 +106,9 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         if asking:
             self._queue(_ASKING, _Call(None, timeout))
-        call = _Call(self._loop.create_future(), timeout)
-        self._queue(command, call)
-        assert call.future is not None
-        return call.future
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue(command, _Call(future, timeout))
+        return future
 
     @property
     def gone(self) -> bool:
@@ -177,8 +176,9 @@ class Connection(asyncio.Protocol):
         nearest = inf
         for call in self._fresh:
             call.sent = now
-            call.due = now + call.timeout
-            nearest = min(nearest, call.due)
+            call.due = due = now + call.timeout
+            if due < nearest:
+                nearest = due
         self._outgoing.clear()
         self._fresh.clear()
         self._arm(nearest)

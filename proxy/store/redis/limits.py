@@ -99,14 +99,13 @@ class RedisLimits:
             decisions, when = await self._ask(_ADMIT, CHARGE, asked.names, asked.words)
         else:
             decisions, when = await self._ask_directly(direct, charges)
-        denies = False
         for decision in decisions:
             if not decision.allowed:
                 self._remember(self._spelt(charges), decisions, at, forgotten)
-                denies = _denied(charges, decisions)
+                if _denied(charges, decisions):
+                    return decisions
                 break
-        if not denies:
-            _note_charged(charges, decisions, when)
+        _note_charged(charges, decisions, when)
         return decisions
 
     async def give_back(self, charges: Sequence[Charge]) -> None:
@@ -270,9 +269,9 @@ def _read(which: Script, reply: Any, count: int) -> tuple[list[Decision], int]:
 
 def _note_charged(charges: Sequence[Charge], decisions: Sequence[Decision], at: int) -> None:
     """Notes when the charges of an admitted request were made; a shadow limit may have denied."""
-    for charge, decision in zip(charges, decisions, strict=True):
+    for place, decision in enumerate(decisions):
         if decision.allowed:
-            charge.at = at
+            charges[place].at = at
 
 
 def _denied(charges: Sequence[Charge], decisions: Sequence[Decision]) -> bool:

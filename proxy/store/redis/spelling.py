@@ -29,7 +29,7 @@ _HOW: Final = b"$0\r\n\r\n$%d\r\n%b\r\n" % (len(CHARGE), CHARGE)  # at the serve
 class _Words:
     """A variant as calls spell it: its keys' names around the caller's part, its packed charges."""
 
-    __slots__ = ("_charges", "_packed", "after", "before", "tail", "variant")
+    __slots__ = ("_charges", "_packed", "after", "alone", "before", "tail", "variant")
 
     def __init__(self, variant: LimitVariant, keys: LimitKeys) -> None:
         params = variant.params
@@ -44,6 +44,9 @@ class _Words:
             getattr(params, "volume", 0),
         )
         self._charges: dict[tuple[int, bool], tuple[bytes, bytes]] = {}
+        self.alone: tuple[int, bool, tuple[bytes, bytes]] | None = None
+        """Of the last call about this limit alone: its cost, whether it was in shadow, and what
+        stood around the caller's part."""
 
     def charge(self, cost: int, shadow: bool) -> tuple[bytes, bytes]:
         """A charge as an argument, and as the wire has it."""
@@ -81,6 +84,11 @@ class Spelling:
 
     def command(self, charges: Sequence[Charge]) -> bytes:
         """The call that charges them at the server's time, packed."""
+        if len(charges) == 1:
+            charge = charges[0]
+            key = b2a_base64(charge.key, newline=False)[:KEY_LENGTH]
+            before, after = self._around(charge)
+            return before + key + after
         head = self._heads.get(len(charges))
         if head is None:
             head = self._heads[len(charges)] = self._head(len(charges))
@@ -93,6 +101,17 @@ class Spelling:
             parts.append(spelt.after)
             words.append(spelt.charge(charge.cost, charge.shadow)[1])
         return b"".join(parts + words)
+
+    def _around(self, charge: Charge) -> tuple[bytes, bytes]:
+        """What stands around the caller's key in a call about this charge alone."""
+        spelt = self._words.get(id(charge.variant)) or self._spelt(charge.variant)
+        alone = spelt.alone
+        if alone is not None and alone[0] == charge.cost and alone[1] == charge.shadow:
+            return alone[2]
+        word = spelt.charge(charge.cost, charge.shadow)[1]
+        around = self._head(1) + spelt.before, spelt.after + _HOW + word
+        spelt.alone = charge.cost, charge.shadow, around
+        return around
 
     def _head(self, count: int) -> bytes:
         """How a call about so many charges begins (RESP: an array of strings)."""
