@@ -6,14 +6,13 @@ from aiohttp.test_utils import TestClient
 from aiohttp.web import Application, Request
 
 from proxy.core.limits.decision import Decision
-from proxy.store.memory.limits import MemoryLimits
 from proxy.store.ports import Charge, StoreError
 
 Client = TestClient[Request, Application]
 
 
-class OutOfReach(MemoryLimits):
-    """A store whose server is gone."""
+class OutOfReach:
+    """A store whose server is gone, as far as the admin API asks it."""
 
     async def peek(self, charge: Charge) -> Decision:
         raise StoreError("down", "Connection refused")
@@ -32,7 +31,7 @@ class OutOfReach(MemoryLimits):
 async def test_is_a_503_with_its_reason(
     admin: Client, gateway: Gateway, method: str, path: str, reason: str
 ) -> None:
-    gateway.limit_store = OutOfReach(lambda: gateway.now, gateway.metrics)
+    gateway.limit_store = OutOfReach()
     answer = await admin.request(method, path)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     problem = await answer.json(content_type="application/problem+json")

@@ -2,20 +2,23 @@
 
 from dataclasses import replace
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from stage_plans import route_plan, snapshot
 
 from proxy.core.cache import reuse
 from proxy.core.cache.keys import CacheKeyRule, primary, space
 from proxy.core.cache.record import CacheTerms, Stored
 from proxy.core.dates import imf_fixdate
 from proxy.core.fields import Fields, Lines
+from proxy.core.idempotency import Kept
+from proxy.core.idempotency import Terms as IdempotencyTerms
+from proxy.core.keys import KeyTemplate
 from proxy.core.message import Reply
 from proxy.exchange import Exchange
-from proxy.metrics import CacheTally, Metrics
-from proxy.policy.snapshot import CachePlan
+from proxy.metrics import CacheTally, IdempotencyTally, Metrics
+from proxy.policy.snapshot import CachePlan, IdempotencyPlan
 from proxy.stages.cache import Caching
 from proxy.stages.cache.hit import hit
 from proxy.stages.cache.look import Look
@@ -34,6 +37,7 @@ UNUSUAL = [
     ("If-None-Match", '"v1"'), ("If-Modified-Since", LINES[0][1]), ("Range", "bytes=1-2"),
 ]  # fmt: skip
 LANGUAGES = ["de", "en", None]
+SNAPSHOT, ROUTE = snapshot(), route_plan("r")
 
 
 def plan(early_refresh: float = 0.0) -> CachePlan:
@@ -45,18 +49,10 @@ def plan(early_refresh: float = 0.0) -> CachePlan:
 
 
 def exchange(chosen: CachePlan, lines: Lines, method: str = "GET") -> Exchange:
-    snapshot: Any = SimpleNamespace(server=SimpleNamespace(client_ip_header="x-forwarded-for"))
     ex = Exchange(
-        snapshot, method, "/a?b", 11, Fields(lines), authority="h", scheme="http", peer="192.0.2.9"
+        SNAPSHOT, method, "/a?b", 11, Fields(lines), authority="h", scheme="http", peer="192.0.2.9"
     )
-    route: Any = SimpleNamespace(
-        name="r",
-        request_headers=None,
-        idempotency=None,
-        cache=chosen,
-        cache_space=space("c", "r"),
-    )
-    ex.route = route
+    ex.route = replace(ROUTE, cache=chosen, cache_space=space("c", "r"))
     return ex
 
 
@@ -179,10 +175,16 @@ def test_a_request_that_asks_for_something(line: tuple[str, str]) -> None:
 
 def test_what_may_be_claimed_first() -> None:
     ex = exchange(plan(), [])
-    route: Any = ex.route
-    route.idempotency = object()
+    route = ex.route
+    assert route is not None
+    claims = IdempotencyPlan(
+        name="i", methods=frozenset({"GET"}), required=False, terms=IdempotencyTerms(1000),
+        scope=KeyTemplate.parse(("ip",)), waits=False, wait_timeout=0.0, kept=Kept(["2xx"]),
+        denies=False, replicas=0, max_body=1, tally=IdempotencyTally("i"),
+    )  # fmt: skip
+    ex.route = replace(route, idempotency=claims)
     assert hit(ex, caching_with(held(STORED))) is None
-    route.idempotency = route.cache = None
+    ex.route = replace(route, cache=None)
     assert hit(ex, caching_with(held(STORED))) is None
 
 

@@ -1,14 +1,29 @@
 """Requests as the cache's pure parts see them, through the real Exchange, and stored answers."""
 
-from types import SimpleNamespace
+from dataclasses import replace
+from functools import cache
 from typing import Any
+
+from stage_plans import route_plan, server_plan, snapshot
 
 from proxy.core.cache.record import Stored
 from proxy.core.fields import Fields, Lines
 from proxy.exchange import Exchange
+from proxy.policy.snapshot import HeaderEdits, RoutePlan, Snapshot
 
 NOW = 1_800_000_000_000
 """A Friday in January 2027, in ms."""
+
+
+@cache
+def _snapshot(header: str) -> Snapshot:
+    return snapshot(server_plan(client_ip_header=header))
+
+
+@cache
+def _route(name: str, set_fields: tuple[tuple[str, str], ...], remove: frozenset[str]) -> RoutePlan:
+    edits = HeaderEdits(set_fields, remove)
+    return replace(route_plan(name), request_headers=edits if edits else None)
 
 
 def request(
@@ -25,9 +40,8 @@ def request(
     remove: frozenset[str] = frozenset(),
 ) -> Exchange:
     """A request after identity and route. What strangers may not claim is the caller's to omit."""
-    snapshot: Any = SimpleNamespace(server=SimpleNamespace(client_ip_header=header))
     ex = Exchange(
-        snapshot,
+        _snapshot(header),
         method,
         target,
         11,
@@ -39,9 +53,7 @@ def request(
     ex.trusted = trusted
     ex.client_ip = "192.0.2.9"
     ex.request_id = "id-1"
-    edits = SimpleNamespace(set=set_fields, remove=remove) if set_fields or remove else None
-    chosen: Any = SimpleNamespace(name=route, request_headers=edits)
-    ex.route = chosen
+    ex.route = _route(route, set_fields, remove)
     return ex
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-from typing import cast
 
 import pytest
 from rawhttp import Seen, Wire
@@ -23,6 +22,7 @@ from replay_kit import (
     trouble,
     until,
 )
+from stage_plans import exchange
 
 from proxy.buffer import Buffer
 from proxy.core.message import Reply
@@ -56,7 +56,7 @@ async def test_a_client_that_leaves_as_the_head_comes(shop: Shop, status: int) -
 
     replaying = shop.gateway._replaying
     claim = Claim(shop.store, shop.record(), b"token", b"print", shop.plan, replaying.untold)
-    execution = Execution(cast(Exchange, None), shop.plan, claim, fetch, replaying)
+    execution = Execution(exchange("POST"), shop.plan, claim, fetch, replaying)
     client = asyncio.create_task(execution.answer())
     await asyncio.sleep(0)
     await execution.run()

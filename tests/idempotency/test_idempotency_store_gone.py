@@ -20,8 +20,6 @@ from replay_kit import (
     until,
 )
 
-from proxy.stages.idempotency import claim
-
 pytestmark = pytest.mark.parametrize("store", ["redis"], indirect=True)
 GONE = Fault("connect", "refuse")
 ALLOW = {"on_store_failure": "allow"}
@@ -151,11 +149,11 @@ async def test_no_store_while_the_upstream_works(
 
 
 async def test_answers_that_wait_for_the_store_are_bounded(
-    start_shop: StartShop, origin: Origin, relay: Relay, monkeypatch: pytest.MonkeyPatch
+    start_shop: StartShop, origin: Origin, relay: Relay
 ) -> None:
     """What is beyond is known as executed, and that is all."""
-    monkeypatch.setattr(claim, "MOST_UNTOLD", 1000)
     shop = await start_shop({"on_unknown": "release"}, timeout=SOON)
+    shop.gateway._replaying.untold.most = 1000
     origin.script = gate = Gate(respond(body=bytes(600)))
     asked = [asyncio.create_task(shop.pay(f"k{number}")) for number in range(3)]
     await until(lambda: gate.waiting == 3)

@@ -10,17 +10,17 @@ import select
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import pytest
 from aiohttp.http import HttpProcessingError
+from stage_plans import route_plan, snapshot
 
 from proxy import logs
 from proxy.core.fields import Fields
 from proxy.exchange import Exchange
 from proxy.logs import AccessLog, LineWriter
-from proxy.policy.snapshot import LogPlan, Snapshot
+from proxy.policy.snapshot import LogPlan
 
 SECRET = "s3cr3t-do-not-tell"
 
@@ -80,7 +80,7 @@ def application_log(*plans: LogPlan) -> Iterator[Pipe]:
 def exchange(**facts: Any) -> Exchange:
     """A resolved GET of users-read, with secrets wherever a request may have them."""
     ex = Exchange(
-        cast(Snapshot, None),
+        snapshot(),
         facts.pop("method", "GET"),
         facts.pop("target", f"/api/users/1?token={SECRET}"),
         11,
@@ -101,8 +101,7 @@ def exchange(**facts: Any) -> Exchange:
     ex.host = "api.example.com"
     ex.client_ip = "198.51.100.7"
     ex.request_id = "req-1"
-    route = SimpleNamespace(name="users-read", upstream=SimpleNamespace(name="users"))
-    ex.route = cast(Any, route)
+    ex.route = route_plan("users-read", upstream="users")
     for name, value in facts.items():
         setattr(ex, name, value)
     return ex

@@ -40,7 +40,7 @@ async def statuses(gateway: Running, number: int) -> set[int]:
 
 def checking() -> int:
     """How many endpoints are being checked."""
-    return sum("Checks._keep" in repr(task) for task in asyncio.all_tasks())
+    return sum(task.get_name().startswith("check of ") for task in asyncio.all_tasks())
 
 
 # Health.

@@ -5,11 +5,11 @@ import inspect
 import json
 import logging
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stage_plans import route_plan, server_plan, snapshot
 
 from proxy.core.fields import Fields, read_written
 from proxy.core.keys import KeyTemplate, WhenRule
@@ -20,11 +20,15 @@ from proxy.core.ratelimit import policy_item
 from proxy.exchange import Exchange
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitPlan, LimitVariant
-from proxy.policy.usual import UsualLimits
 from proxy.stages import limits
 from proxy.store.memory.limits import MemoryLimits
 
 SECOND = 1_000_000
+SNAPSHOTS = {
+    style: snapshot(server_plan(ratelimit_headers=style))
+    for style in ("standard", "legacy", "both", "off")
+}
+ROUTE = route_plan("things")
 
 
 class Bench:
@@ -64,17 +68,13 @@ class Bench:
         return replace(plain, **changes)
 
     def request(self, *plans, headers=(), ip="192.0.2.1", trusted=False, style="standard"):
-        snapshot = SimpleNamespace(server=SimpleNamespace(ratelimit_headers=style))
         ex = Exchange(
-            snapshot, "GET", "/things", 11, Fields(headers),
+            SNAPSHOTS[style], "GET", "/things", 11, Fields(headers),
             authority="a.test", scheme="http", peer=ip,
         )  # fmt: skip
         ex.client_ip = ip
         ex.trusted = trusted
-        ex.route = SimpleNamespace(
-            name="things", limits=plans, first_limits=plans, miss_limits=(),
-            usual_limits=UsualLimits.of(plans),
-        )  # fmt: skip
+        ex.route = replace(ROUTE, limits=plans)
         return ex
 
     def ask(self, ex):
@@ -289,9 +289,10 @@ def test_the_usual_way_says_what_the_long_one_says(
         for ip, pause in calls:
             bench.now += pause
             ex = bench.request(*plans, ip=ip)
-            ex.route.miss_limits = plans if more else ()
+            # What a route works out for itself of its other settings.
+            object.__setattr__(ex.route, "miss_limits", tuple(plans) if more else ())
             if not usual:
-                ex.route.usual_limits = None
+                object.__setattr__(ex.route, "usual_limits", None)
             verdict = limits.admit(ex, bench.store)
             if inspect.iscoroutine(verdict):
                 verdict.close()

@@ -231,7 +231,7 @@ def _claims(ex: Request, seen: Seen) -> str:
     index = ex.fields.index
     text = "".join(
         _part(name) + _part(index[name])
-        for name in sorted(CLAIMS & index.keys())
+        for name in sorted(index.keys() & CLAIMS)
         if name not in seen.listed
     )
     if ex.trusted and "forwarded" in index and "forwarded" not in seen.listed:

@@ -54,7 +54,10 @@ class Checks:
     def start(self) -> None:
         """Begins, on the running event loop; once."""
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._keep(index)) for index in range(len(self._endpoints))]
+        self._tasks = [
+            loop.create_task(self._keep(index), name=f"check of {endpoint.authority}")
+            for index, endpoint in enumerate(self._endpoints)
+        ]
 
     def stop(self) -> None:
         """Ends; harmless twice, and before the start."""

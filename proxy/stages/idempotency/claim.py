@@ -43,11 +43,12 @@ class Withheld(Exception):
 class Untold:
     """The answers of this process that the store has still to be told."""
 
-    __slots__ = ("size",)
+    __slots__ = ("most", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_UNTOLD) -> None:
         self.size = 0
         """Bytes."""
+        self.most = most
 
 
 class Claim:
@@ -166,7 +167,7 @@ class Claim:
     async def _insist(self, outcome: State, answer: Answer | None) -> None:
         name, untold = self._plan.name, self._untold
         size = 0 if answer is None else len(answer.body)
-        if untold.size + size > MOST_UNTOLD:
+        if untold.size + size > untold.most:
             log.error("idempotency %s: an answer is not kept: too many wait for the store", name)
             outcome, answer, size = State.TOO_LARGE, None, 0
         until = monotonic() + _INSIST_FOR

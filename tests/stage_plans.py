@@ -68,10 +68,10 @@ def server_plan(trusted: Sequence[str] = (), **settings: Any) -> ServerPlan:
     return ServerPlan(**(given | settings))
 
 
-def route_plan(name: str, edits: HeaderEdits | None = None) -> RoutePlan:
+def route_plan(name: str, edits: HeaderEdits | None = None, upstream: str = "nowhere") -> RoutePlan:
     metrics = Metrics()
     plan = UpstreamPlan(
-        name="nowhere",
+        name=upstream,
         endpoints=(Endpoint("http", "localhost", 1, ""),),
         balance="round_robin",
         connect_timeout=1.0,
