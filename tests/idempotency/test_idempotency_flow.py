@@ -455,7 +455,7 @@ async def test_who_waits_for_what_is_lost(
     start_shop: StartShop, origin: Origin, on_unknown: str
 ) -> None:
     policy = {"in_flight": "wait", "on_unknown": on_unknown}
-    shop = await start_shop(policy, settings={"response_timeout": "150ms"})
+    shop = await start_shop(policy, settings={"response_timeout": "500ms"})
     origin.script = silent
     first = asyncio.create_task(shop.pay())
     await until(lambda: origin.executed)

@@ -29,7 +29,7 @@ from replay_kit import (
 in_memory = pytest.mark.parametrize("store", ["memory"], indirect=True)
 in_redis = pytest.mark.parametrize("store", ["redis"], indirect=True)
 GONE = Fault("connect", "refuse")
-BRISK = {"response_timeout": "150ms"}
+BRISK = {"response_timeout": "500ms"}
 SOON = "150ms"
 """A store's timeout that a test waits for."""
 
@@ -224,8 +224,10 @@ async def test_a_line_that_is_full(start_shop: StartShop, origin: Origin, queue:
 
 
 async def test_no_endpoint_is_up(start_shop: StartShop, origin: Origin) -> None:
-    check = {"path": "/healthz", "interval": "50ms", "timeout": "40ms", "unhealthy_after": 1}
-    shop = await start_shop(settings={"health_check": check | {"healthy_after": 1}})
+    check = {"path": "/healthz", "interval": "300ms", "timeout": "300ms"}
+    shop = await start_shop(
+        settings={"health_check": check | {"unhealthy_after": 1, "healthy_after": 1}}
+    )
     well = True
 
     async def checked(wire: Wire, seen: Seen) -> None:

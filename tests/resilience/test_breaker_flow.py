@@ -104,7 +104,7 @@ async def test_slow_answers_open_it(start_gateway: StartGateway, origin: Origin)
 async def test_each_failure_counts(
     start_gateway: StartGateway, origin: Origin, script: Script, status: int, reason: str
 ) -> None:
-    gateway = await start_gateway(origin, settings={"response_timeout": "50ms"})
+    gateway = await start_gateway(origin, settings={"response_timeout": "300ms"})
     origin.script = script
     for _ in range(2):
         assert (await gateway.ask(method="POST", body=b"x")).status == status

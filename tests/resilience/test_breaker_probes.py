@@ -69,7 +69,7 @@ async def test_a_probe_that_never_returns_holds_nothing_for_ever(
     start_gateway: StartGateway, origin: Origin
 ) -> None:
     gateway = await start_gateway(
-        origin, BRIEF | {"open_for": "50ms"}, settings={"response_timeout": "100ms"}
+        origin, BRIEF | {"open_for": "50ms"}, settings={"response_timeout": "400ms"}
     )
     await gateway.trip(origin)
     await gateway.until_due()
@@ -87,7 +87,7 @@ async def test_a_probe_that_never_returns_holds_nothing_for_ever(
 async def test_a_probe_into_the_void(start_gateway: StartGateway, origin: Origin) -> None:
     """Nobody even answers its SYN."""
     async with Relay(origin.port) as relay:
-        settings = {"connect_timeout": "100ms"}
+        settings = {"connect_timeout": "400ms"}
         gateway = await start_gateway(relay.port, BRIEF | {"open_for": "50ms"}, settings=settings)
         await gateway.trip(origin)
         await gateway.until_due()

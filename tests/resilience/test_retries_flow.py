@@ -55,7 +55,7 @@ async def test_a_timeout_is_a_reason_only_where_it_is_named(bench: Bench, named:
     late, good = await bench.origin(silent), await bench.origin()
     on = ["connect_error", "reset", "timeout"] if named else ["connect_error", "reset", 504]
     gateway = await bench.gateway(
-        late, good, upstream={"response_timeout": "60ms"}, retry=QUICK | {"on": on}
+        late, good, upstream={"response_timeout": "400ms"}, retry=QUICK | {"on": on}
     )
     answer = await gateway.ask()
     assert answer.status == (200 if named else 504)
