@@ -27,6 +27,7 @@ from proxy.core.ratelimit import (
 )
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import LimitPlan, LimitVariant
+from proxy.policy.usual import UsualLimits
 from proxy.store.memory.limits import MemoryLimits
 from proxy.store.ports import Charge, LimitStore, Unavailable
 
@@ -63,13 +64,10 @@ def admit(ex: Exchange, store: LimitStore) -> Verdict:
     route = ex.route
     if route is None or not route.first_limits:
         return None
+    plans = route.first_limits
     usual = route.usual_limits
-    if (
-        usual is None
-        or not isinstance(store, MemoryLimits)
-        or ex.snapshot.server.ratelimit_headers != "standard"
-    ):
-        return _charge(ex, route.first_limits, store)
+    if usual is None or ex.snapshot.server.ratelimit_headers != "standard":
+        return _charge(ex, plans, store)
     # What nearly every request is. The rest of this module says the same, and more.
     memo = ex.memo
     keys = None if memo is None else memo.limit_keys
@@ -81,14 +79,27 @@ def admit(ex: Exchange, store: LimitStore) -> Verdict:
         Charge(variant, keys[place], variant.cost or 0, False)
         for place, variant in enumerate(usual.variants)
     ]
-    decisions = store.decide(charges)
-    for decision in decisions:
-        if decision.delay or not decision.allowed:
-            return _decided(ex, list(route.first_limits), charges, decisions)
+    if isinstance(store, MemoryLimits):
+        return _usually(ex, usual, plans, charges, store.decide(charges))
+    return _asked(ex, plans, charges, store, usual)
+
+
+def _usually(
+    ex: Exchange,
+    usual: UsualLimits,
+    plans: Sequence[LimitPlan],
+    charges: list[Charge],
+    decisions: Sequence[Decision | None],
+) -> Verdict:
+    """As `_decided`, and short where all of them let the request through at once."""
     said = ex.said
     for place, decision in enumerate(decisions):
-        usual.tallies[place].allowed += 1
+        if decision is None or decision.delay or not decision.allowed:
+            said.clear()
+            return _decided(ex, plans, charges, decisions)
         said.append((usual.variants[place], decision))
+    for tally in usual.tallies:
+        tally.allowed += 1
     limit, decision = tightest(said)
     ex.admission = f"{usual.policies}{standing(limit, decision)}"
     ex.charges = charges
@@ -134,18 +145,25 @@ def _charge(ex: Exchange, plans: Sequence[LimitPlan], store: LimitStore) -> Verd
 
 
 async def _asked(
-    ex: Exchange, asked: list[LimitPlan], charges: list[Charge], store: LimitStore
+    ex: Exchange,
+    asked: Sequence[LimitPlan],
+    charges: list[Charge],
+    store: LimitStore,
+    usual: UsualLimits | None = None,
 ) -> Reply | None:
     try:
         decisions = await store.admit(charges)
     except Unavailable as trouble:
         return temporarily_reduced(trouble.limit)
-    return await _awaited(_decided(ex, asked, charges, decisions))
+    if usual is None:
+        return await _awaited(_decided(ex, asked, charges, decisions))
+    verdict = _usually(ex, usual, asked, charges, decisions)
+    return None if verdict is None else await _awaited(verdict)
 
 
 def _decided(
     ex: Exchange,
-    asked: list[LimitPlan],
+    asked: Sequence[LimitPlan],
     charges: list[Charge],
     decisions: Sequence[Decision | None],
 ) -> Verdict:
@@ -197,7 +215,7 @@ def _stated_cost(variant: LimitVariant, ex: Exchange) -> int:
 
 def _count(
     ex: Exchange,
-    asked: list[LimitPlan],
+    asked: Sequence[LimitPlan],
     charges: list[Charge],
     decisions: Sequence[Decision | None],
 ) -> int:
