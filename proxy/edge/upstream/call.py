@@ -214,8 +214,11 @@ class Call:
         while not parser.pieces:
             if self.whole:
                 return b""
-            if self.failure is not None:
-                raise StreamCut(str(self.failure)) from self.failure
+            failure = self.failure
+            if failure is not None:
+                cut = StreamCut(str(failure))
+                cut.__cause__ = failure  # `circuit` goes by it; compiled, "from" would be lost
+                raise cut
             loop = self._upstream.pool.loop
             self.waiter = loop.create_future()
             self.due = loop.time() + self._upstream.plan.read_timeout
