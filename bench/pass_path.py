@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bench.hit_path import BODY, REQUESTS, HitPath, least, reference, request
+from bench.hit_path import BODY, REQUESTS, HitPath, least, reference
 from proxy.core.dates import imf_fixdate
 from proxy.edge.upstream.client import HttpUpstream
 from proxy.edge.upstream.connection import Connection
@@ -69,36 +69,52 @@ class Origin(asyncio.Transport):
         self._loop.call_soon(self._connection.connection_lost, None)
 
 
-def _connect(path: HitPath) -> None:
-    """Gives the upstream a connection to an Origin, to be used before any other."""
-    upstream = path.gateway.front.snapshot.upstreams["origin"].upstream
-    assert isinstance(upstream, HttpUpstream)
-    connection = Connection(upstream.pool, 0, "")
-    connection.connection_made(Origin(connection))
-    upstream.pool.give(connection, None)
+class PassPath:
+    """A running gateway, a connection to it, and the requests, none of which is cached."""
+
+    def __init__(self, path: HitPath) -> None:
+        self._path = path
+        passed = [one.replace(b"/api/items/", b"/service-7/", 1) for one in path.requests]
+        self.requests = [one.replace(b" HTTP", b"/view HTTP", 1) for one in passed]
+        # The upstream's connection to an Origin, to be used before any other.
+        upstream = path.gateway.front.snapshot.upstreams["origin"].upstream
+        assert isinstance(upstream, HttpUpstream)
+        connection = Connection(upstream.pool, 0, "")
+        connection.connection_made(Origin(connection))
+        upstream.pool.give(connection, None)
+
+    @classmethod
+    async def open(cls, folder: Path) -> "PassPath":
+        return cls(await HitPath.open(folder))
+
+    @property
+    def last(self) -> bytes:
+        """The answer to the last request."""
+        return bytes(self._path.transport.last)
+
+    async def run(self, count: int = REQUESTS) -> None:
+        """So many of the requests, once each."""
+        protocol = self._path.protocol
+        receive = protocol.data_received
+        for one in self.requests[:count]:
+            receive(one)
+            while not protocol.idle:  # noqa: ASYNC110  there is no event to wait for
+                await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        await self._path.close()
 
 
 async def run(rounds: int, profiler: cProfile.Profile | None) -> tuple[float, float]:
     """µs per request, and how many references that is; the least of the rounds."""
-    passed = [request(number).replace(b"/api/items/", b"/service-7/") for number in range(REQUESTS)]
-    passed = [one.replace(b" HTTP", b"/view HTTP", 1) for one in passed]
     with tempfile.TemporaryDirectory() as folder:
-        path = await HitPath.open(Path(folder))
-        _connect(path)
-        receive, protocol = path.protocol.data_received, path.protocol
-
-        async def once() -> None:
-            for one in passed:
-                receive(one)
-                while not protocol.idle:  # noqa: ASYNC110  there is no event to wait for
-                    await asyncio.sleep(0)
-
-        await once()
+        path = await PassPath.open(Path(folder))
+        await path.run()
         costs, units = [], []
         if profiler is not None:
             profiler.enable()
         for _ in range(rounds):
-            costs.append(await _timed(once) / REQUESTS)
+            costs.append(await _timed(path.run) / REQUESTS)
             units.append(least(reference, REQUESTS) / REQUESTS)
         if profiler is not None:
             profiler.disable()
