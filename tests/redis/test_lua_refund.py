@@ -32,8 +32,9 @@ async def turned(redis_server):
         clock.store = store
 
         async def refund(asked, at):
-            spelt = store._spell([asked])
-            return (await store._ask(script("refund"), b"%d" % at, *spelt))[0][0]
+            spelling = store._spelling
+            names, words = spelling.names([asked]), spelling.words([asked])
+            return (await store._ask(script("refund"), b"%d" % at, names, words))[0][0]
 
         clock.refund = refund
         yield clock

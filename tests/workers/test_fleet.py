@@ -225,7 +225,9 @@ async def test_asked_twice_it_does_not_wait(start_fleet: StartFleet) -> None:
         await until(draining, "it drains")
         fleet.signal(signal.SIGTERM)
         status, _ = await fleet.end()
-    assert (status, [pid for pid in pids if lives(pid)]) == (1, [])
+    assert status == 1
+    # A process that was killed is there for as long as the kernel takes to clear it away.
+    await until(lambda: true(not any(map(lives, pids))), "its workers are gone")
 
 
 async def test_workers_end_with_their_supervisor(start_fleet: StartFleet) -> None:
