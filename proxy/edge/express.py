@@ -16,14 +16,14 @@ what is wrong with it, if anything is.
 import asyncio
 import logging
 from collections.abc import Awaitable
-from time import perf_counter
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.core.http1.request import HeadError, RequestHead, parse_request_head
 from proxy.core.message import Reply
 from proxy.core.recent import Recent
 from proxy.edge.driving import ENDED, Driven, begun
-from proxy.edge.serving import END, Client, Outcome, Serving
+from proxy.edge.serving import END, KEEP, Client, Outcome, Serving
 from proxy.edge.writer import ClientGone
 from proxy.exchange import Exchange, Memo
 from proxy.policy.usual import goes_by
@@ -42,6 +42,7 @@ _MAX_MEMO_BYTES: Final = 2048
 _TRACE: Final = b"\r\ntraceparent: "
 _TRACE_NAME: Final = len(_TRACE)
 _TRACE_LINE: Final = len(_TRACE) + 55
+_NEWLINE: Final = 10
 
 Memos = Recent[tuple[bytes, str], Memo]
 """By head (without its trace) and caller."""
@@ -67,7 +68,7 @@ class ExpressLane:
     """The lane of one client connection."""
 
     __slots__ = ("_caller", "_carrier", "_cuts_trace", "_driven", "_held", "_is_held_up", "_memos",
-                 "_plan", "_serving", "_snapshot")  # fmt: skip
+                 "_plan", "_serving", "_snapshot", "rested")  # fmt: skip
 
     def __init__(self, carrier: Carrier, serving: Serving, plan: "ServerPlan") -> None:
         self._carrier = carrier
@@ -86,6 +87,8 @@ class ExpressLane:
         """What came behind it."""
         self._is_held_up = False
         """Whether no more of it is read."""
+        self.rested = 0.0
+        """When the last request came that was answered at once, by the monotonic clock."""
 
     @property
     def busy(self) -> bool:
@@ -106,24 +109,22 @@ class ExpressLane:
 
     def takes(self, data: bytes) -> bool:
         """Takes what the socket brought at a message boundary, if it belongs here."""
-        end = len(data) - 4
-        if data.find(b"\r\n\r\n") != end or not 0 <= end < self._plan.max_header_bytes:
+        if len(data) - 4 >= self._plan.max_header_bytes:
             return False
-        started = perf_counter()
-        if self._serving.front.snapshot is not self._snapshot:
-            self._adopt()
-        key = (data, self._caller)
-        trace = ""
-        if self._cuts_trace:
-            at = data.find(_TRACE)
-            if at > 0:
-                after = at + _TRACE_LINE
-                value = data[at + _TRACE_NAME : after]
-                # Nothing that could end the line stands in it, and its end is where it belongs.
-                if data[after : after + 2] == b"\r\n" and value.replace(b"-", b"").isalnum():
-                    key = (data[:at] + data[after:], self._caller)
-                    trace = value.decode("latin-1")
+        started = monotonic()
         serving = self._serving
+        if serving.front.snapshot is not self._snapshot:
+            self._adopt()
+        key, trace = (data, self._caller), ""
+        at = data.find(_TRACE) if self._cuts_trace else -1
+        # Behind an empty line it would be no part of the head.
+        if at > 0 and data[at - 1] != _NEWLINE:
+            after = at + _TRACE_LINE
+            value = data[at + _TRACE_NAME : after]
+            # Nothing that could end the line stands in it, and its end is where it belongs.
+            if data[after : after + 2] == b"\r\n" and value.replace(b"-", b"").isalnum():
+                key = (data[:at] + data[after:], self._caller)
+                trace = value.decode("latin-1")
         memo = self._memos.get(key)
         if memo is None:
             head = self._read(data)
@@ -138,7 +139,9 @@ class ExpressLane:
         return True
 
     def _read(self, data: bytes) -> RequestHead | None:
-        """The head, if it is simple."""
+        """The head, if it is simple, and all that there is."""
+        if data.find(b"\r\n\r\n") != len(data) - 4:
+            return None
         plan = self._plan
         try:
             head = parse_request_head(data[:-2], plan.max_headers, plan.max_target_bytes)
@@ -182,7 +185,9 @@ class ExpressLane:
             if isinstance(answer, Reply):
                 outcome = serving.finish_at_once(ex, answer, started)
                 if outcome is not None:
-                    carrier.at_rest(outcome)
+                    self.rested = started
+                    if outcome is not KEEP or serving.has_unsent:
+                        carrier.at_rest(outcome)
                     return
             going = self._go_on(ex, answer, started)
             awaited = begun(going)

@@ -11,7 +11,7 @@ Simple requests go past the queue and the tasks, by the express lane (`express`)
 
 import asyncio
 import logging
-from time import perf_counter
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -241,6 +241,8 @@ class GatewayProtocol(RequestHandler):
         if self._express.busy:
             self._keepalive_handle = None  # it is set again after the answer
         else:
+            rested = self._express.rested + self._keepalive_timeout
+            self._next_keepalive_close_time = max(self._next_keepalive_close_time, rested)
             super()._process_keepalive()
 
     # One request.
@@ -298,7 +300,7 @@ class GatewayProtocol(RequestHandler):
 
     async def _serve(self, head: RequestHead, payload: Any) -> Outcome:
         serving = self._serving
-        started = perf_counter()
+        started = monotonic()
         body = payload if isinstance(payload, IncomingBody) else None
         ex = serving.exchange(head, body)
         return await serving.conclude(ex, serving.begin(ex), started, head.keep_alive, body)

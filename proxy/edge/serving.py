@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable
-from time import perf_counter
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.core.fields import Lines
@@ -91,6 +91,12 @@ class Serving:
         except Exception as fault:
             return _failed(ex, fault)
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether what was written is not with the kernel yet."""
+        transport = self._client.transport
+        return transport is not None and transport.get_write_buffer_size() > 0
+
     def finish_at_once(self, ex: Exchange, reply: Reply, started: float) -> Outcome | None:
         """Sends an answer to an express request if nothing need be waited for; None where
         something must be: then nothing was done, and it is `conclude`'s."""
@@ -102,7 +108,7 @@ class Serving:
         sent = write_at_once(transport, reply, ex.method, close)
         if sent is None:
             return None
-        front.count(ex, reply.status, sent, perf_counter() - started)
+        front.count(ex, reply.status, sent, monotonic() - started)
         return END if close else KEEP
 
     async def conclude(
@@ -148,7 +154,7 @@ class Serving:
                 status = 499
             raise
         finally:
-            front.count(ex, status, sent, perf_counter() - started)
+            front.count(ex, status, sent, monotonic() - started)
 
     def _inform(self, status: int, lines: Lines) -> None:
         if self._client.choked:

@@ -161,3 +161,15 @@ async def test_what_is_cut_at_the_end_is_told_and_counted(
     assert [(path, status) for path, status, _ in lines] == [("/o/a", 200), ("/o/slow", 499)]
     assert lines[1][2] == 0
     assert counted(scene.running)["open"] == {("GET", 200): 1, ("GET", 499): 1}
+
+
+async def test_answers_at_once_put_the_idle_timeout_off(start_scene: StartScene) -> None:
+    """The connection outlives it as often as it is used, and by no more than one."""
+    scene = await start_scene(server="idle_timeout: 900ms")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while loop.time() - began < 1.3:
+        assert (await scene.client.ask(ask("/none"))).status == 404
+        await asyncio.sleep(0.02)
+    async with asyncio.timeout(10):
+        assert await scene.client.reader.read(1) == b""

@@ -116,8 +116,9 @@ async def test_a_trace_behind_the_end_is_no_part_of_the_head(
     async with await Wire.open(running.port) as client:
         for _ in range(TIMES):
             await client.ask(known)
-        await client.send(known + trace(1).encode() + b"\r\n\r\n")
+        await client.send(known + trace(1).encode() + b"\r\n")
         assert (await client.read_answer()).status == 200
+        await client.send(b"\r\n")
         assert (await client.read_answer()).status == 400
     assert len(origin.seen) == TIMES + 1
 
