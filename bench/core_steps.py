@@ -18,8 +18,8 @@ from typing import Any
 from bench.redis_limits import KEYS, LARGE, key, variant
 from proxy.core.limits import ALGORITHMS
 from proxy.metrics import Metrics
+from proxy.store.charge import Charge
 from proxy.store.memory.limits import MemoryLimits
-from proxy.store.ports import Charge
 
 Decide = Callable[[int], Any]
 BEGIN = 1_800_000_000_000_000

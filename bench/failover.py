@@ -29,7 +29,8 @@ from bench.tools import RedisServer, find, free_port, redis_server, running
 from proxy.core.store_urls import read_store_url
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import StorePlan
-from proxy.store.ports import Charge, StoreError
+from proxy.store.charge import Charge
+from proxy.store.ports import StoreError
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road
 

@@ -17,8 +17,8 @@ from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Rate
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitVariant
+from proxy.store.charge import Charge
 from proxy.store.memory.limits import MemoryLimits
-from proxy.store.ports import Charge
 
 HOUR = 3_600_000_000
 ROUND = 200_000

@@ -28,7 +28,7 @@ from proxy.core.limits.decision import Rate
 from proxy.core.store_urls import read_store_url
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitVariant, StorePlan
-from proxy.store.ports import Charge
+from proxy.store.charge import Charge
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road
 from proxy.store.redis.road_port import Road

@@ -14,7 +14,7 @@ from proxy.core.message import Announced, RequestBody
 if TYPE_CHECKING:
     from proxy.core.limits.decision import Decision
     from proxy.policy.snapshot import LimitVariant, RoutePlan, Snapshot
-    from proxy.store.ports import Charge
+    from proxy.store.charge import Charge
 
 
 class Exchange:

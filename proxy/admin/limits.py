@@ -13,7 +13,8 @@ from proxy.admin.answers import Refusal
 from proxy.admin.query import read_parts
 from proxy.policy.problem import suggest
 from proxy.policy.snapshot import LimitPlan, LimitVariant, Snapshot
-from proxy.store.ports import Charge, LimitStore
+from proxy.store.charge import Charge
+from proxy.store.ports import LimitStore
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")  # int() refuses thousands of digits, and takes its time
 

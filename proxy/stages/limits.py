@@ -28,8 +28,9 @@ from proxy.core.ratelimit import (
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import LimitPlan, LimitVariant
 from proxy.policy.usual import UsualLimits
+from proxy.store.charge import Charge
 from proxy.store.memory.limits import MemoryLimits
-from proxy.store.ports import Charge, LimitStore, Unavailable
+from proxy.store.ports import LimitStore, Unavailable
 
 log = logging.getLogger("proxy.limits")
 

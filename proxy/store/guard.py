@@ -21,8 +21,9 @@ from typing import TypeVar
 from proxy.core.limits.decision import Decision
 from proxy.metrics import Metrics
 from proxy.store.breaker import PROBE_DEADLINE, Breaker
+from proxy.store.charge import Charge
 from proxy.store.memory.limits import MemoryLimits
-from proxy.store.ports import Charge, SharedLimits, StoreError, Unavailable
+from proxy.store.ports import SharedLimits, StoreError, Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable, Sequence
 
 from proxy.core.limits.decision import Decision
-from proxy.store.ports import Charge, LimitStore
+from proxy.store.charge import Charge
+from proxy.store.ports import LimitStore
 
 
 class FleetLimits:

@@ -15,8 +15,9 @@ from proxy.metrics import Metrics
 from proxy.policy.compile import Live, load_snapshot
 from proxy.policy.snapshot import AdminPlan, Listen, Snapshot, UpstreamPlan
 from proxy.stages.cache import Caching
+from proxy.store.charge import Charge
 from proxy.store.memory.limits import MemoryLimits
-from proxy.store.ports import Charge, Purge, StoreError
+from proxy.store.ports import Purge, StoreError
 
 TOKEN = "t0k3n-do-not-tell"
 SECOND = 1_000_000

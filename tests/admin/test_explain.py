@@ -13,8 +13,8 @@ from proxy.core.message import Outgoing, Reply
 from proxy.metrics import Metrics
 from proxy.policy.compile import Live, load_snapshot
 from proxy.policy.snapshot import Snapshot, UpstreamPlan
+from proxy.store.charge import Charge
 from proxy.store.memory.limits import MemoryLimits
-from proxy.store.ports import Charge
 
 GATEWAY = """
 server:

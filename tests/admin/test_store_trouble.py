@@ -6,7 +6,8 @@ from aiohttp.test_utils import TestClient
 from aiohttp.web import Application, Request
 
 from proxy.core.limits.decision import Decision
-from proxy.store.ports import Charge, StoreError
+from proxy.store.charge import Charge
+from proxy.store.ports import StoreError
 
 Client = TestClient[Request, Application]
 

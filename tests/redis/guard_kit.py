@@ -13,9 +13,10 @@ from proxy.core.limits.decision import Decision, Rate
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitVariant
 from proxy.store.breaker import Breaker
+from proxy.store.charge import Charge
 from proxy.store.guard import GuardedLimits
 from proxy.store.memory.limits import MemoryLimits
-from proxy.store.ports import Charge, Unavailable
+from proxy.store.ports import Unavailable
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road_port import Road
 

@@ -11,7 +11,8 @@ from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Rate
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitVariant
-from proxy.store.ports import Charge, StoreError
+from proxy.store.charge import Charge
+from proxy.store.ports import StoreError
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road
 

@@ -19,7 +19,7 @@ from proxy.core.limits.decision import Decision, Rate
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitVariant
 from proxy.resources import shipped
-from proxy.store.ports import Charge
+from proxy.store.charge import Charge
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road
 

@@ -4,8 +4,8 @@ import pytest
 from limits_kit import NAMES, SECOND, charge, variant
 
 from proxy.core.limits.decision import Rate
+from proxy.store.charge import Charge
 from proxy.store.keys import LimitKeys
-from proxy.store.ports import Charge
 from proxy.store.redis.connection import pack
 from proxy.store.redis.spelling import CHARGE, Spelling
 from proxy.store.scripts import script

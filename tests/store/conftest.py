@@ -11,8 +11,8 @@ from proxy.core.limits.decision import Rate
 from proxy.core.ratelimit import policy_item
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitVariant
+from proxy.store.charge import Charge
 from proxy.store.memory.limits import MemoryLimits
-from proxy.store.ports import Charge
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road
 

@@ -21,7 +21,7 @@ from typing import Any
 from proxy.core.limits.decision import Decision, State
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import LimitVariant
-from proxy.store.ports import Charge
+from proxy.store.charge import Charge
 
 OVERFLOW = b"overflow"
 """The key of a space's overflow bucket; real keys have 16 bytes."""

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from proxy.core.limits.decision import Decision
 from proxy.policy.snapshot import LimitVariant
-from proxy.store.ports import Charge
+from proxy.store.charge import Charge
 
 REMEMBER: Final = 1.0
 

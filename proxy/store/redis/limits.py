@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from proxy.core.limits.decision import Decision
+from proxy.store.charge import Charge
 from proxy.store.keys import LimitKeys
-from proxy.store.ports import Charge, StoreError
+from proxy.store.ports import StoreError
 from proxy.store.redis.connection import ErrorReply
 from proxy.store.redis.denials import Denials, unasked
 from proxy.store.redis.road_port import Direct, Road

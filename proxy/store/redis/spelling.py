@@ -13,8 +13,8 @@ from typing import Final
 
 from proxy.core.limits import ALGORITHMS
 from proxy.policy.snapshot import LimitVariant
+from proxy.store.charge import Charge
 from proxy.store.keys import KEY_LENGTH, LimitKeys
-from proxy.store.ports import Charge
 from proxy.store.scripts import Script
 
 CHARGE: Final = b"charge"
