@@ -15,10 +15,16 @@ PROXY_CORE, LOAD_CORE = 0, 1
 
 
 def ask(
-    doc: str, *, seconds: float, only: str | None = None, rows: Sequence[str] = ()
+    doc: str,
+    *,
+    seconds: float,
+    only: str | None = None,
+    rows: Sequence[str] = (),
+    builds: bool = False,
 ) -> argparse.Namespace:
     """The command line: rounds, seconds, connections and, where `only` gives examples, only; where
-    there are `rows` to choose from, those. Exits where the machine has one core."""
+    there are `rows` to choose from, those; where there are `builds` of the gateway, whose Python
+    runs it. Exits where the machine has one core."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=seconds, help="per contestant and round")
@@ -27,6 +33,10 @@ def ask(
         parser.add_argument("--only", nargs="*", help=f"names of proxies, such as {only}")
     if rows:
         parser.add_argument("--rows", nargs="*", choices=rows, default=rows)
+    if builds:
+        parser.add_argument(
+            "--compiled", metavar="PYTHON", help="of the environment that has the compiled build"
+        )
     asked = parser.parse_args()
     if (os.cpu_count() or 1) < 2:
         print("two cores are needed: one for the proxy, one for the others", file=sys.stderr)

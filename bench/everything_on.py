@@ -77,7 +77,8 @@ def gateway(
         POLICIES.format(rate=rate, burst=burst) + (CACHES if cached else "")
     )
     ready = f"http://127.0.0.1:{place.admin}/readyz"
-    return Started((program, "-m", "proxy", "run", "-c", config), ready)
+    # -P: what is installed there runs, whatever stands in the working directory.
+    return Started((program, "-P", "-m", "proxy", "run", "-c", config), ready)
 
 
 caching = partial(gateway, cached=True)

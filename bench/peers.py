@@ -126,8 +126,9 @@ def start(
     process = stack.enter_context(
         running(*started.command, ready=started.ready, core=PROXY_CORE, env={"HOME": str(folder)})
     )
-    told = "" if proxy.name == "Sluicegate" else version(program)
-    admin = f"http://127.0.0.1:{place.admin}" if proxy.name == "Sluicegate" else None
+    is_ours = proxy.name.startswith("Sluicegate")
+    told = "" if is_ours else version(program)
+    admin = f"http://127.0.0.1:{place.admin}" if is_ours else None
     url = f"http://127.0.0.1:{place.port}"
     return Runner(proxy, told, url, process.pid, server, admin)
 

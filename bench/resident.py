@@ -47,10 +47,10 @@ class Gateway(NamedTuple):
 
 
 @contextlib.contextmanager
-def _gateway(origin: Origin) -> Iterator[Gateway]:
+def _gateway(origin: Origin, program: str) -> Iterator[Gateway]:
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder), free_port(), free_port(), origin.port, 0)
-        started = everything_on.many_keys(place, sys.executable)
+        started = everything_on.many_keys(place, program)
         with running(*started.command, ready=started.ready, core=PROXY_CORE) as process:
             url, admin = (f"http://127.0.0.1:{port}" for port in (place.port, place.admin))
             yield Gateway(url, admin, process.pid)
@@ -65,28 +65,28 @@ def _load(gateway: Gateway, path: str, first: int, seconds: float) -> int:
     return load.requests
 
 
-def at_rest(origin: Origin) -> float:
+def at_rest(origin: Origin, program: str = sys.executable) -> float:
     """MiB after one answer."""
-    with _gateway(origin) as gateway:
+    with _gateway(origin, program) as gateway:
         get(f"{gateway.url}/api/users/1")
         return gateway.mebibytes
 
 
-def with_keys(origin: Origin, keys: int = KEYS) -> float:
+def with_keys(origin: Origin, program: str = sys.executable) -> float:
     """MiB after a request by each of so many keys, or a few more."""
-    with _gateway(origin) as gateway:
+    with _gateway(origin, program) as gateway:
         done = _load(gateway, "/api/keys", 0, 2)
         per_second = done / 2
-        while done < keys:
+        while done < KEYS:
             # Ten seconds at most, so that the last turn is not much longer than it has to be.
-            seconds = min(10, max(1, round((keys - done) / per_second)))
+            seconds = min(10, max(1, round((KEYS - done) / per_second)))
             done += _load(gateway, "/api/keys", 2 * done, seconds)
         return gateway.mebibytes
 
 
-def with_answers(origin: Origin) -> float:
+def with_answers(origin: Origin, program: str = sys.executable) -> float:
     """MiB when the cache has no room left."""
-    with _gateway(origin) as gateway:
+    with _gateway(origin, program) as gateway:
         for turn in itertools.count():
             _load(gateway, "/api/urls", turn * 1_000_000, 2)
             if gateway.metric(r'sluicegate_cache_bytes\{tier="memory"\}') > 0.99 * CACHE:

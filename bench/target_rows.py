@@ -24,6 +24,8 @@ from bench.tools import Origin, RedisServer, get
 from bench.verdicts import Bound, Spread, Verdict, unmeasured
 
 OURS = "Sluicegate"
+INTERPRETED = "Sluicegate, interpreted"
+"""Beside the compiled build, where that is measured."""
 NOTHING = (None, None)
 
 Runner = peers.Runner | cache.Runner
@@ -43,6 +45,8 @@ class Ground:
     checked: Origin
     """The same again, for who does."""
     redis: RedisServer
+    program: str
+    """The Python that runs the gateway under test."""
     spreads: list[Spread] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     _places: Iterator[int] = field(default_factory=itertools.count)
@@ -59,6 +63,16 @@ class Ground:
             measure(runner.url, 1, self.asked.connections)
         return runner
 
+    def ours(self, prepare: Callable[[Place, str], Started], *, shared: bool = False) -> Proxy:
+        """The gateway under test, told by one of bench/everything_on.py."""
+        return Proxy(OURS, "token bucket", shared, lambda: self.program, "", prepare)
+
+    def interpreted(self, prepare: Callable[[Place, str], Started]) -> list[Proxy]:
+        """The other build, where there are two."""
+        if self.program == sys.executable:
+            return []
+        return [self.ours(prepare)._replace(name=INTERPRETED, program=lambda: sys.executable)]
+
     def take_turns(self, workload: str, runners: Sequence[Runner]) -> None:
         """The rounds, in the other direction in every second one."""
         for turn in range(self.asked.rounds):
@@ -71,11 +85,6 @@ class Ground:
 
 def title(runner: Runner) -> str:
     return f"{runner.proxy.name} {runner.version}".strip()
-
-
-def ours(prepare: Callable[[Place, str], Started], *, shared: bool = False) -> Proxy:
-    """The gateway, told by one of bench/everything_on.py."""
-    return Proxy(OURS, "token bucket", shared, lambda: sys.executable, "", prepare)
 
 
 def among(name: str, *, shared: bool = False) -> Proxy:
@@ -108,20 +117,25 @@ def beside(
 
 def hits(ground: Ground) -> list[Verdict]:
     workload = "cache hit, limit per key"
-    bounds = {
+    bounds: dict[str, Bounds] = {
         "nginx": (Bound(0.7), Bound(1.0)),
         "HAProxy": (None, Bound(1.0)),
         "Varnish": (Bound(1.0), Bound(1.5)),
     }
-    own = cache_proxies.PROXIES[0]._replace(prepare=everything_on.caching)
+    usual = cache_proxies.PROXIES[0]._replace(prepare=everything_on.caching)
+    own = [usual._replace(program=lambda: ground.program)]
+    if ground.program != sys.executable:
+        own.append(usual._replace(name=INTERPRETED))
+        bounds[INTERPRETED] = NOTHING
     runners = []
     with contextlib.ExitStack() as stack:
-        for proxy in (own, *cache_proxies.PROXIES[1:]):
-            origin = ground.checked if proxy is own else ground.fresh
+        for proxy in (*own, *cache_proxies.PROXIES[1:]):
+            origin = ground.checked if proxy in own else ground.fresh
             runner = cache.start(stack, proxy, ground.place(), origin)
             if runner is None:
                 continue
-            runner.checks = everything_on.CHECKS if proxy is own else 0
+            # Those of both builds, which share an origin.
+            runner.checks = everything_on.CHECKS * len(own) if proxy in own else 0
             runner.probe()
             measure(runner.url, 2, ground.asked.connections)  # everything is stored, and warm
             runners.append(runner)
@@ -134,19 +148,20 @@ def hits(ground: Ground) -> list[Verdict]:
 
 def passed(ground: Ground) -> list[Verdict]:
     workload = "pass-through, limit per key"
-    bounds = {
+    bounds: dict[str, Bounds] = {
         "Traefik": (Bound(1.5), Bound(3)),
         "Caddy": (Bound(1.5), Bound(3)),
         "nginx": (Bound(0.3), Bound(0.6)),
         "HAProxy": NOTHING,
     }
     with contextlib.ExitStack() as stack:
-        started = [
-            ground.start(stack, proxy)
-            for proxy in (ours(everything_on.gateway), *map(among, bounds))
-        ]
+        peers_there = map(among, bounds)
+        both = (ground.ours(everything_on.gateway), *ground.interpreted(everything_on.gateway))
+        started = [ground.start(stack, proxy) for proxy in (*both, *peers_there)]
         runners = [runner for runner in started if runner is not None]
         ground.take_turns(workload, runners)
+    if len(both) > 1:
+        bounds[INTERPRETED] = NOTHING
     return beside(workload, runners, bounds)
 
 
@@ -155,7 +170,7 @@ def in_redis(ground: Ground) -> list[Verdict]:
     bounds = {"Traefik": (Bound(1.5), Bound(3))}
     _forget(ground.redis)
     with contextlib.ExitStack() as stack:
-        both = (ours(everything_on.in_redis, shared=True), among("Traefik", shared=True))
+        both = (ground.ours(everything_on.in_redis, shared=True), among("Traefik", shared=True))
         runners = [runner for proxy in both if (runner := ground.start(stack, proxy)) is not None]
         peers.counted_in_redis(runners, ground.redis)
         ground.take_turns(workload, runners)
@@ -183,7 +198,7 @@ def refusals(ground: Ground) -> list[Verdict]:
     nginx = among("nginx")._replace(prepare=_nginx_refusing)
     runners = []
     with contextlib.ExitStack() as stack:
-        for proxy in (ours(everything_on.refusing), nginx):
+        for proxy in (ground.ours(everything_on.refusing), nginx):
             runner = peers.start(stack, proxy, ground.place(), ground.origin.port, ground.redis)
             if runner is None:
                 continue
@@ -221,7 +236,7 @@ def latency(ground: Ground) -> list[Verdict]:
     workload, must = "p99 at half load, pass-through", Bound(2.0, most=True, unit="ms")
     asked = ground.asked
     with contextlib.ExitStack() as stack:
-        own = ground.start(stack, ours(everything_on.gateway))
+        own = ground.start(stack, ground.ours(everything_on.gateway))
         peer = ground.start(stack, among("nginx"))
         assert own is not None
         tries = [measure(own.url, asked.seconds, asked.connections) for _ in range(3)]
@@ -261,8 +276,8 @@ def workers(ground: Ground) -> list[Verdict]:
     workload = "CPU per request, two workers"
     _forget(ground.redis)
     with contextlib.ExitStack() as stack:
-        one = ground.start(stack, ours(everything_on.in_redis))
-        two = ground.start(stack, ours(everything_on.two_workers))
+        one = ground.start(stack, ground.ours(everything_on.in_redis))
+        two = ground.start(stack, ground.ours(everything_on.two_workers))
         assert one is not None
         assert two is not None
         ground.take_turns(workload, [one, two])
@@ -278,14 +293,14 @@ def workers(ground: Ground) -> list[Verdict]:
 
 def memory(ground: Ground) -> list[Verdict]:
     """Once, not in rounds: it does not depend on what else runs."""
-    measured: list[tuple[str, Callable[[Origin], float], float]] = [
+    measured: list[tuple[str, Callable[[Origin, str], float], float]] = [
         ("at rest", resident.at_rest, 80),
         ("1,000,000 token_bucket keys", resident.with_keys, 400),
         ("64 MiB cached", resident.with_answers, 200),
     ]
     verdicts = []
     for what, ask, most in measured:
-        seen = ask(ground.checked)
+        seen = ask(ground.checked, ground.program)
         must = Bound(most, most=True, unit="MiB")
         verdicts.append(
             Verdict(f"RSS of one worker, {what}", "", f"{seen:.0f} MiB", "", [seen], must, form="")

@@ -1,6 +1,10 @@
 """Every target of the express lane in one run: the gateway with everything on, beside its peers.
 
     python -m bench.targets [--rounds 5] [--seconds 3] [--connections 32] [--rows NAME ...]
+                            [--compiled PYTHON]
+
+With the Python of an environment that has the compiled build, that is the gateway under test, and
+the interpreted one a peer of hits and pass-through; else the one of this Python is, as it is.
 
 The gateway has what a user has on (bench/everything_on.py), the peers a limit per key. The proxy
 under test has one core; origin, Redis and what makes the load share the other. 1,000 different
@@ -23,9 +27,22 @@ from bench.tools import nginx_origin, redis_server
 from bench.verdicts import Verdict, spreads, table
 
 
+def build(program: str) -> str:
+    """Which build of the gateway a Python runs."""
+    told = "import proxy.handler as flow; print(flow.__file__)"
+    command = [program, "-P", "-c", told]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return "interpreted" if found.endswith(".py") else "compiled"
+
+
 def main() -> int:
-    asked = ask(str(__doc__), seconds=3, rows=tuple(ROWS))
+    asked = ask(str(__doc__), seconds=3, rows=tuple(ROWS), builds=True)
+    program = asked.compiled or sys.executable
     tell_conditions(asked)
+    print(f"Sluicegate, {build(program)}", flush=True)
+    if asked.compiled and build(program) != "compiled":
+        print(f"{program} does not run a compiled build", file=sys.stderr)
+        return 2
     tell_noise("start")
     verdicts: list[Verdict] = []
     failed: list[str] = []
@@ -43,6 +60,7 @@ def main() -> int:
             stack.enter_context(nginx_origin(places["fresh"], LOAD_CORE, fields)),
             stack.enter_context(nginx_origin(places["checked"], LOAD_CORE, fields)),
             stack.enter_context(redis_server(places["redis"], LOAD_CORE)),
+            program,
         )
         for name in asked.rows:
             print(f"measuring {name}", file=sys.stderr, flush=True)
