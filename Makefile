@@ -9,11 +9,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --use-pep517
 
+# The compiled build, beside the checkout: it never runs what stands in the working tree.
+COMPILED := $(VENV)/compiled
+
 # nginx lives in /usr/sbin, which an ordinary user's PATH leaves out on Debian.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-peers bench-targets lock packages clean
+.PHONY: help demo test compiled test-compiled check format bench bench-peers bench-targets lock packages clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,6 +26,16 @@ demo: $(VENV)/.base  ## install, start an example origin and the gateway before 
 
 test: $(VENV)/.dev packages  ## install what the tests need, then run them all
 	@$(BIN)/python -m pytest -v -rs $(ARGS)
+
+compiled: $(COMPILED)/.built  ## the request path compiled to C, a wheel in dist/, installed in an environment of its own
+	@echo "the wheel: $$(ls dist/compiled/*.whl)" && $(COMPILED)/bin/sluicegate --version
+
+test-compiled: $(COMPILED)/.built packages  ## the same tests, against the compiled build
+	@rm -rf build/tree && mkdir -p build/tree
+	@tar -c --exclude='./.*venv' --exclude=./build --exclude=./dist --exclude=./.git --exclude=__pycache__ . | tar -x -C build/tree
+	@cd build/tree && $(abspath $(BIN))/python -m zipfile -e ../../dist/compiled/*.whl .wheel
+	@cd build/tree/.wheel && find . -name '*.so' -exec cp --parents {} .. \;
+	@cd build/tree && export PYTHONPATH=$$PWD && $(abspath $(BIN))/python -m pytest -rs $(ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types and the rules of the architecture
 	@$(BIN)/ruff format --check .
@@ -71,6 +84,18 @@ $(VENV)/.base: $(VENV)/bin/python requirements.lock pyproject.toml
 $(VENV)/.dev: $(VENV)/.base requirements-dev.lock
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Built again whenever a module or the build itself has changed. About 100 s on two cores.
+$(COMPILED)/.built: $(VENV)/.dev hatch_build.py $(shell find proxy -name '*.py')
+	@$(BIN)/python -c 'import hatch_build as b, sys; sys.exit("missing: " + ", ".join(l) if (l := [*b.lacking()]) else 0)'
+	@echo "compiling, which takes a minute or two"
+	@rm -rf dist/compiled
+	@mkdir -p build && HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/python -m hatchling build -t wheel -d dist/compiled \
+		>build/compiled.log 2>&1 || { cat build/compiled.log >&2; exit 1; }
+	@[ -x $(COMPILED)/bin/python ] || PYTHON=$(PYTHON) .ci/venv $(COMPILED)
+	@$(COMPILED)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
+	@$(COMPILED)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --force-reinstall dist/compiled/*.whl
 	@touch $@
 
 # Not locked, as nothing but a table depends on them; what cannot be had is left out of it.

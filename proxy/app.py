@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from proxy import __version__, logs
+from proxy import logs
 from proxy.admin.app import AdminListeners
 from proxy.admin.breakers import STATES
 from proxy.admin.explain import routed
@@ -30,6 +30,7 @@ from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError
 from proxy.policy.reload import Watcher
 from proxy.policy.snapshot import Snapshot
+from proxy.resources import release
 from proxy.stages.cache import Caching
 from proxy.stages.idempotency import Replaying
 from proxy.store.ports import LimitStore, Purge
@@ -210,7 +211,7 @@ class Gateway:
         self._watcher = Watcher(self.path, self._content, self.reload)
         self._watcher.start()
         _settle()
-        log.info("sluicegate %s listens on %s", __version__, server.listen)
+        log.info("sluicegate %s listens on %s", release(), server.listen)
 
     async def start_worker(self, loaded: Loaded, bound: Sequence[socket.socket]) -> None:
         """Accepts on sockets that a supervisor has bound; admin and files are its business."""

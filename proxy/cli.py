@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from proxy import __version__
+from proxy.resources import release
 
 _DEFAULT_CONFIG = "config/gateway.yaml"
 
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sluicegate", description="A rate-limiting and caching reverse proxy."
     )
-    parser.add_argument("--version", action="version", version=f"sluicegate {__version__}")
+    parser.add_argument("--version", action="version", version=f"sluicegate {release()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:

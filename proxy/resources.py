@@ -1,12 +1,15 @@
-"""Finds what ships beside the code: `lua/`, `policies/` and `config/`.
+"""What is installed: which build, and what ships beside the code (`lua/`, `policies/`, `config/`).
 
-They stand at the top of the repository, where people edit them, and the build puts them into the
-wheel as `proxy/shipped/`. Either way the three are neighbours, so `policies: ../policies` in a
-shipped configuration holds in both.
+The folders stand at the top of the repository, where people edit them, and the build puts them
+into the wheel as `proxy/shipped/`. Either way the three are neighbours, so `policies: ../policies`
+in a shipped configuration holds in both.
 """
 
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+
+from proxy import __version__
 
 ROOMS = ("lua", "policies", "config")
 
@@ -33,3 +36,14 @@ def config_file(name: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"config/{name} is not part of this installation of Sluicegate")
     return path
+
+
+def compiled() -> bool:
+    """Whether this installation runs what a request goes through as C extensions."""
+    spec = find_spec("proxy.handler")
+    return spec is not None and not str(spec.origin).endswith(".py")
+
+
+def release() -> str:
+    """The version, as people are told of it."""
+    return f"{__version__} (compiled)" if compiled() else __version__

@@ -2,6 +2,14 @@
 
 from typing import Any
 
+import pytest
+
+from proxy.resources import compiled
+
+interpreted_only = pytest.mark.skipif(
+    compiled(), reason="what is counted are the interpreter's own calls, which compiled code is not"
+)
+
 
 def facts(thing: Any) -> dict[str, Any]:
     """Its attributes by name: of slots, of a `__dict__`, or of a compiled class, which has

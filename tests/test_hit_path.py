@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+from facts_kit import interpreted_only
 from steps_kit import GROWTH, Steps
 
 from bench.hit_path import HitPath, reference
@@ -11,6 +12,7 @@ UNITS = 1.12
 """References per hit when last looked at. Lower it with the code; raise it with a reason."""
 
 
+@interpreted_only
 async def test_a_hit_has_not_grown_by_a_quarter(tmp_path: Path) -> None:
     path = await HitPath.open(tmp_path)
     try:

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from proxy import __version__, logs
+from proxy import logs
 from proxy.admin.app import AdminListeners
 from proxy.admin.question import Question
 from proxy.app import changed_bindings
@@ -29,6 +29,7 @@ from proxy.policy.problem import ConfigError
 from proxy.policy.reload import Watcher
 from proxy.policy.snapshot import Snapshot, UpstreamPlan
 from proxy.policy.sources import KeptSources
+from proxy.resources import release
 from proxy.store.ports import LimitStore, Purge, StoreError
 from proxy.stores import Counting, Recording
 from proxy.workers.breakers import ForcedBreakers, worst
@@ -281,7 +282,7 @@ class Supervisor:
         gc.freeze()
         log.info(
             "sluicegate %s listens on %s with %d workers",
-            *(__version__, snapshot.server.listen, self.workers),
+            *(release(), snapshot.server.listen, self.workers),
         )
 
     async def stop(self) -> None:

@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from facts_kit import interpreted_only
 
 from proxy.core.limits import ALGORITHMS
 from proxy.store.memory.limits import MemoryLimits
@@ -163,6 +164,7 @@ class Counted:
         return self.inner.idle_at(state, params)
 
 
+@interpreted_only
 @pytest.mark.parametrize("busy", [True, False], ids=["all busy", "all touched again"])
 def test_no_call_looks_at_many_keys(clock, metrics, make, busy):
     store = store_of(clock, metrics, 3000)
