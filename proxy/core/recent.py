@@ -56,6 +56,12 @@ class Recent(Generic[K, V]):
             self._old.pop(key, None)
             self._keep(key, value)
 
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._young.clear()
+        self._old.clear()
+        self._once.clear()
+
     def _keep(self, key: K, value: V) -> None:
         if len(self._young) >= self._most:
             self._old = self._young

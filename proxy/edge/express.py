@@ -130,7 +130,8 @@ class ExpressLane:
             head = self._read(data)
             if head is None:
                 return False
-            if self._memos.again(key):
+            # Nor is it kept that a longer one came once: memory is bounded in bytes, too.
+            if len(key[0]) <= _MAX_MEMO_BYTES and self._memos.again(key):
                 memo = self._remember(key, head if not trace else self._read(key[0]))
             if memo is None:
                 self._serve(serving.exchange(head, None), started)
@@ -165,12 +166,13 @@ class ExpressLane:
         """A memo of a request that is worth one. `head` is read without its trace."""
         if (
             head is None
-            or len(key[0]) > _MAX_MEMO_BYTES
             or len(head.fields) >= self._plan.max_headers
             or "traceparent" in head.fields.index
         ):
             return None
         ex = self._serving.exchange(head, None)
+        if ex.path == ex.snapshot.server.health_path:
+            return None  # answered at the door, it is no route's, whatever route it would match
         if self._serving.front.flow.place(ex) is not None:
             return None
         memo = Memo(ex)

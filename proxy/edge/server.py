@@ -61,6 +61,8 @@ class Front:
     def adopt(self, snapshot: Snapshot) -> None:
         """Serves by another snapshot from here on."""
         self.snapshot = snapshot
+        # Connections that ask nothing, as tunnels, look at the old ones for as long as they last.
+        self.memos.clear()
         self.memos = Recent(MEMOS)
 
     # For connections.

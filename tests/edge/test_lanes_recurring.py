@@ -8,6 +8,8 @@ from edge_kit import ROUTE, Running, StartGateway, StartOrigin
 from lanes_kit import Gate, Way, ask, start
 from rawhttp import Answer, RawOrigin, Wire
 
+from proxy.core.fields import Fields
+from proxy.core.matching import Match
 from proxy.edge.express import Memos
 
 TRACE = "traceparent: 00-{:032x}-{:016x}-01"
@@ -228,3 +230,46 @@ async def test_limits_caches_and_conditions(
         again = [ask("/c/a", 'If-None-Match: "v1"')] * 4
         assert [answer.status for answer in await heard(client, *again)] == [304] * 4
     assert sum(seen.target == "/c/a" for seen in origin.seen) == 1
+
+
+async def test_what_is_answered_at_the_door_is_no_routes(
+    start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    running = await start_gateway(await start_origin(), server="health_path: /healthz")
+    async with await Wire.open(running.port) as client:
+        for _ in range(TIMES):
+            assert (await client.ask(ask("/healthz"))).body == b"ready\n"
+    front = running.gateway._front
+    assert front is not None
+    route = front.snapshot.table.find("GET", "a", "/healthz", Fields())
+    assert isinstance(route, Match)
+    assert route.item.tally.requests == {}
+    assert front._metrics.no_route.requests == {("GET", 200): TIMES}
+
+
+async def test_nothing_is_kept_of_long_ones(
+    start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    running = await start_gateway(await start_origin())
+    long = ask("/a", "X-A: " + "a" * 2048)
+    async with await Wire.open(running.port) as client:
+        for _ in range(3):  # an odd number: the second time takes out what the first put down
+            assert (await client.ask(long)).status == 200
+    assert len(memos(running)) == 0
+    assert memos(running)._once == {}
+
+
+async def test_a_reload_leaves_none_to_idle_connections(
+    start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    running = await start_gateway(await start_origin())
+    async with await Wire.open(running.port) as client:
+        for _ in range(TIMES):
+            assert (await client.ask(ask("/a"))).status == 200
+        old = memos(running)
+        assert len(old) == 1
+        text = running.path.read_text()
+        running.path.write_text(text.replace("/{rest:path}", "/other/{rest:path}"))
+        assert await running.gateway.reload() == []
+        assert len(old) == 0
+        assert memos(running) is not old
