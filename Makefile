@@ -53,8 +53,8 @@ bench: $(VENV)/.dev packages  ## requests per second beside a bare aiohttp pass-
 bench-peers: $(VENV)/.peers packages  ## the same beside nginx, HAProxy, Traefik and Caddy, limits in Redis too
 	@$(BIN)/python -m bench.peers $(ARGS)
 
-bench-targets: $(VENV)/.peers packages  ## every target of speed in one table; exits with 1 where one is missed
-	@$(BIN)/python -m bench.targets $(ARGS)
+bench-targets: $(VENV)/.peers $(COMPILED)/.built packages  ## every target of speed in one table; exits with 1 where one is missed
+	@$(BIN)/python -m bench.targets --compiled $(COMPILED)/bin/python $(ARGS)
 
 # One resolution for every Python and machine that Sluicegate runs on. No index stands in the
 # locks: pip asks the one that the machine is set up for. UPGRADE=1 moves to the newest releases.
