@@ -88,7 +88,6 @@ $(VENV)/.dev: $(VENV)/.base requirements-dev.lock
 
 # Built again whenever a module or the build itself has changed. About 100 s on two cores.
 $(COMPILED)/.built: $(VENV)/.dev hatch_build.py $(shell find proxy -name '*.py')
-	@$(BIN)/python -c 'import hatch_build as b, sys; sys.exit("missing: " + ", ".join(l) if (l := [*b.lacking()]) else 0)'
 	@echo "compiling, which takes a minute or two"
 	@rm -rf dist/compiled
 	@mkdir -p build && HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/python -m hatchling build -t wheel -d dist/compiled \

@@ -51,6 +51,11 @@ class Ground:
     remarks: list[str] = field(default_factory=list)
     _places: Iterator[int] = field(default_factory=itertools.count)
 
+    @property
+    def compares(self) -> bool:
+        """Whether there is another build than the one under test: the one that this Python runs."""
+        return self.program != sys.executable
+
     def place(self) -> Path:
         """A folder for the next contestant; it is not made yet."""
         return self.folder / str(next(self._places))
@@ -69,7 +74,7 @@ class Ground:
 
     def interpreted(self, prepare: Callable[[Place, str], Started]) -> list[Proxy]:
         """The other build, where there are two."""
-        if self.program == sys.executable:
+        if not self.compares:
             return []
         return [self.ours(prepare)._replace(name=INTERPRETED, program=lambda: sys.executable)]
 
@@ -124,7 +129,7 @@ def hits(ground: Ground) -> list[Verdict]:
     }
     usual = cache_proxies.PROXIES[0]._replace(prepare=everything_on.caching)
     own = [usual._replace(program=lambda: ground.program)]
-    if ground.program != sys.executable:
+    if ground.compares:
         own.append(usual._replace(name=INTERPRETED))
         bounds[INTERPRETED] = NOTHING
     runners = []
@@ -160,7 +165,7 @@ def passed(ground: Ground) -> list[Verdict]:
         started = [ground.start(stack, proxy) for proxy in (*both, *peers_there)]
         runners = [runner for runner in started if runner is not None]
         ground.take_turns(workload, runners)
-    if len(both) > 1:
+    if ground.compares:
         bounds[INTERPRETED] = NOTHING
     return beside(workload, runners, bounds)
 

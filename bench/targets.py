@@ -39,8 +39,9 @@ def main() -> int:
     asked = ask(str(__doc__), seconds=3, rows=tuple(ROWS), builds=True)
     program = asked.compiled or sys.executable
     tell_conditions(asked)
-    print(f"Sluicegate, {build(program)}", flush=True)
-    if asked.compiled and build(program) != "compiled":
+    which = build(program)
+    print(f"Sluicegate, {which}", flush=True)
+    if asked.compiled and which != "compiled":
         print(f"{program} does not run a compiled build", file=sys.stderr)
         return 2
     tell_noise("start")

@@ -188,7 +188,8 @@ class Memo:
         self.plain_key: bytes | None = None
         """stages.cache: what it is filed under; b"" where no plain hit may answer it."""
         self.forwarded: str | None = None
-        """stages.upstream: what goes upstream of its head, but for X-Request-Id and trace."""
+        """stages.upstream: what goes upstream of its head, but for X-Request-Id and trace; "" where
+        each time has to be looked at by itself."""
 
     def exchange(self, trace: str, inform: Callable[[int, Lines], None] | None) -> Exchange:
         """The request once more. `trace` is the value of its traceparent line, "" without one."""

@@ -4,8 +4,8 @@ answer.
 A request comes in; we know who (identity) and where (route); may they (limits); have we seen it
 (idempotency); do we have it (cache); is it up (breaker); ask (upstream); answer (response). A stage
 returns None to go on, or the Reply that ends the flow. A stage that needs no I/O never suspends:
-the 429 of a memory limit, and what is cached in memory, come out of one `coro.send(None)`. A plain
-hit comes before idempotency is asked: a route that has both has none.
+the 429 of a memory limit, and what is cached in memory, are what `begin` returns. A plain hit comes
+before idempotency is asked: a route that has both has none.
 """
 
 from collections.abc import Awaitable

@@ -11,7 +11,14 @@ from proxy.core.http1.request import RequestHead
 from proxy.core.message import BodyError, Reply, StreamCut
 from proxy.core.problems import problem
 from proxy.edge.body import IncomingBody
-from proxy.edge.writer import ClientGone, interim_head, reset, write_at_once, write_reply
+from proxy.edge.writer import (
+    ClientGone,
+    Outlet,
+    interim_head,
+    reset,
+    write_at_once,
+    write_reply,
+)
 from proxy.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -33,10 +40,8 @@ KEEP: Final = Outcome(True)
 END: Final = Outcome(False)
 
 
-class Client(Protocol):
-    """The client connection as its requests need it; an Outlet is one, too."""
-
-    transport: asyncio.Transport | None
+class Client(Outlet, Protocol):
+    """The client connection as its requests need it."""
 
     @property
     def choked(self) -> bool:
@@ -44,9 +49,6 @@ class Client(Protocol):
 
     def write_interim(self, data: bytes) -> None:
         """Writes an interim answer at once."""
-
-    async def drain(self) -> None:
-        """Waits until the client has taken enough of what was written. Raises ClientGone."""
 
     async def tunnel(self, reply: Reply) -> int:
         """Runs an upgraded connection to its end; the number of bytes sent to the client."""

@@ -15,6 +15,11 @@ KEY_LENGTH: Final = 22
 """Characters of KEY."""
 
 
+def key_text(key: bytes) -> bytes:
+    """KEY of a 16-byte hash."""
+    return b2a_base64(key, newline=False)[:KEY_LENGTH]
+
+
 class LimitKeys:
     """Builds the names of limit states under one prefix."""
 
@@ -35,4 +40,4 @@ class LimitKeys:
 
     def name(self, key: bytes, tail: bytes) -> bytes:
         """The name for a 16-byte key hash and the `tail` of a space."""
-        return self.head + b2a_base64(key, newline=False)[:KEY_LENGTH] + tail
+        return self.head + key_text(key) + tail

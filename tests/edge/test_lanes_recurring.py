@@ -12,6 +12,7 @@ from proxy.core.fields import Fields
 from proxy.core.matching import Match
 from proxy.edge.express import Memos
 
+ELSEWHERE = ('"/{rest:path}"', '"/other/{rest:path}"')
 TRACE = "traceparent: 00-{:032x}-{:016x}-01"
 TIMES = 4
 """Enough for a request to be read, to be remembered, and to be recognised twice."""
@@ -25,6 +26,14 @@ def memos(running: Running) -> Memos:
     front = running.gateway._front
     assert front is not None
     return front.memos
+
+
+async def reload(running: Running, old: str, new: str) -> None:
+    """With another text in place of the gateway file's own."""
+    text = running.path.read_text()
+    assert old in text
+    running.path.write_text(text.replace(old, new))
+    assert await running.gateway.reload() == []
 
 
 async def heard(client: Wire, *requests: bytes) -> list[Answer]:
@@ -159,15 +168,12 @@ async def test_a_reload_forgets_them(
     async with await Wire.open(running.port) as client:
         for _ in range(TIMES):
             assert (await client.ask(ask("/a"))).status == 200
-        text = running.path.read_text()
-        running.path.write_text(text.replace("/{rest:path}", "/other/{rest:path}"))
-        assert await running.gateway.reload() == []
+        await reload(running, *ELSEWHERE)
         assert len(memos(running)) == 0
         for _ in range(TIMES):
             assert (await client.ask(ask("/a"))).status == 404
         assert len(memos(running)) == 0, "what has no place is nobody's memo"
-        running.path.write_text(text)
-        assert await running.gateway.reload() == []
+        await reload(running, *reversed(ELSEWHERE))
         for _ in range(TIMES):
             assert (await client.ask(ask("/a"))).status == 200
 
@@ -180,9 +186,7 @@ async def test_stricter_bounds_hold_for_what_is_known_elsewhere(
     async with await Wire.open(running.port) as old:
         for _ in range(TIMES):
             assert (await old.ask(wide)).status == 200
-        text = running.path.read_text()
-        running.path.write_text(text.replace("max_headers: 5", "max_headers: 4"))
-        assert await running.gateway.reload() == []
+        await reload(running, "max_headers: 5", "max_headers: 4")
         for _ in range(TIMES):
             assert (await old.ask(wide)).status == 200  # as when its connection was made
         async with await Wire.open(running.port) as new:
@@ -268,8 +272,6 @@ async def test_a_reload_leaves_none_to_idle_connections(
             assert (await client.ask(ask("/a"))).status == 200
         old = memos(running)
         assert len(old) == 1
-        text = running.path.read_text()
-        running.path.write_text(text.replace("/{rest:path}", "/other/{rest:path}"))
-        assert await running.gateway.reload() == []
+        await reload(running, *ELSEWHERE)
         assert len(old) == 0
         assert memos(running) is not old

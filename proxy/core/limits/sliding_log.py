@@ -19,22 +19,11 @@ from typing import Any
 
 from proxy.core.limits import bounds
 from proxy.core.limits.decision import Algorithm, Decision, Quota, Rate, State
+from proxy.core.limits.sliding_window import Params
 
 MOST = 10_000
 _SLACK = 16
 _EMPTY: Any = ()  # not an array: most keys have one charge, and the collector passes () over
-
-
-class Params:
-    """`period` is ticks of `tick` microseconds."""
-
-    __slots__ = ("amount", "period", "tick", "window")
-
-    def __init__(self, amount: int, period: int, tick: int, window: int | None) -> None:
-        self.amount = amount
-        self.period = period
-        self.tick = tick
-        self.window = window
 
 
 def _appended(

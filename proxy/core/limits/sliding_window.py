@@ -18,7 +18,7 @@ from proxy.core.limits.decision import Algorithm, Decision, Quota, Rate, State
 
 
 class Params:
-    """`period` is ticks of `tick` microseconds."""
+    """`period` is ticks of `tick` microseconds. A sliding_log has the same."""
 
     __slots__ = ("amount", "period", "tick", "window")
 

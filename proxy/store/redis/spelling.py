@@ -6,7 +6,6 @@ Rules:
 - `command` and `names` with `words` say the same: the command is what packing those would give.
 """
 
-from binascii import b2a_base64
 from collections.abc import Sequence
 from struct import Struct
 from typing import Final
@@ -14,7 +13,7 @@ from typing import Final
 from proxy.core.limits import ALGORITHMS
 from proxy.policy.snapshot import LimitVariant
 from proxy.store.charge import Charge
-from proxy.store.keys import KEY_LENGTH, LimitKeys
+from proxy.store.keys import KEY_LENGTH, LimitKeys, key_text
 from proxy.store.scripts import Script
 
 CHARGE: Final = b"charge"
@@ -86,9 +85,8 @@ class Spelling:
         """The call that charges them at the server's time, packed."""
         if len(charges) == 1:
             charge = charges[0]
-            key = b2a_base64(charge.key, newline=False)[:KEY_LENGTH]
             before, after = self._around(charge)
-            return before + key + after
+            return before + key_text(charge.key) + after
         head = self._heads.get(len(charges))
         if head is None:
             head = self._heads[len(charges)] = self._head(len(charges))
@@ -97,7 +95,7 @@ class Spelling:
         for charge in charges:
             spelt = self._spelt(charge.variant)
             parts.append(spelt.before)
-            parts.append(b2a_base64(charge.key, newline=False)[:KEY_LENGTH])
+            parts.append(key_text(charge.key))
             parts.append(spelt.after)
             words.append(spelt.charge(charge.cost, charge.shadow)[1])
         return b"".join(parts + words)
