@@ -1,71 +1,82 @@
 -- Checks every limit of a request, then charges all of them or none.
 --
--- KEYS     1+              the state of each charge, in order; all in one slot
--- ARGV     2 + 1 per key   now: µs since the epoch, or empty for the server's clock;
---                          how: charge, peek (answers as charge does, charges nothing) or refused
---                          (another limit has refused: charges nothing, and answers so);
---                          then each charge, packed as include/charges.lua says
--- RETURNS  for each charge allowed (1 or 0), remaining, reset, retry_after, delay (times in µs
---          from now), then once now itself
+-- KEYS     1+  the state of each charge, in order; all in one slot
+-- ARGV     1   packed as include/charges.lua says: an order, 1 to charge, 2 to peek (answers as 1
+--              does, charges nothing) or 3 for refused (another limit has refused: charges nothing,
+--              and answers so); now, µs since the epoch, or -1 for the server's clock; the charges
+-- RETURNS  packed as '<d' now, then '<ddd' for each charge: remaining, or -1 where it is denied;
+--          reset; wait, which is retry_after of a denied one and else delay (times in µs from now)
 -- O(charges); a sliding_log adds O(log N), its cost, and a copy of its units now and then
 --
 -- A charge sees those before it in the same request. Shadow charges block nothing, and are charged
 -- only if every other charge is allowed. A refused request's other limits answer as they are,
 -- uncharged. All is read before anything is written, so an error charges nothing.
 
-local NOW, HOW = ARGV[1], ARGV[2]
-local CHARGES = 2
+local PACKED = ARGV[1]
+local CHARGE, REFUSED = 1, 3
 
 --@include algorithms
 
-local answer = {0, 0, 0, 0, 0, now}  -- made at once for one charge, the usual number
+local count = #KEYS
+local refused = order == REFUSED
+-- One charge needs nothing of what holds several together.
+local alone = count == 1 and not refused
+-- By key the state that it is to have, by place when that will be idle. There is room for two at
+-- once: to grow takes longer than to be made.
+local pending = not alone and {false, false, [KEYS[1]] = false, [KEYS[2] or 0] = false}
+local answer = not alone and pack('<d', now)
+local algorithm, step
+local next_charge = first_charge
 
-local function say(place, allowed, remaining, reset, retry_after, delay)
-  local base = 5 * place - 5
-  answer[base + 1] = allowed
-  answer[base + 2] = remaining
-  answer[base + 3] = reset
-  answer[base + 4] = retry_after
-  answer[base + 5] = delay
-end
-
-local charges, before, after = {}, {}, {}
-local refused = HOW == 'refused'
-
-for place, key in ipairs(KEYS) do
-  local charge = charge_of(ARGV[CHARGES + place])
-  local algorithm = algorithm_of(charge)
-  charges[place] = charge
-  if before[key] == nil then
-    before[key] = algorithm.read(key, charge) or false
+for place = 1, count do
+  local key = KEYS[place]
+  local number, shadow, cost, amount, period, tick, volume
+  number, shadow, cost, amount, period, tick, volume, next_charge =
+    unpack_values('<BBddddd', PACKED, next_charge)
+  if number ~= algorithm then
+    algorithm, step = number, algorithm_of(number)
   end
-  local state, allowed, remaining, reset, retry_after, delay =
-    algorithm.step(after[key] or before[key], charge, now, charge.cost)
-  say(place, allowed, remaining, reset, retry_after, delay)
-  if allowed == 0 then
-    refused = refused or not charge.shadow
-  elseif charge.cost > 0 then
-    after[key] = state
+  local remaining, reset, wait, state, idle =
+    step(key, pending and pending[key] or nil, now, cost, amount, period, tick, volume)
+  if alone then
+    if state and order == CHARGE then
+      keep(key, state, idle)
+    end
+    return pack('<dddd', now, remaining, reset, wait)
+  end
+  answer = answer .. pack('<ddd', remaining, reset, wait)
+  if remaining < 0 then
+    refused = refused or shadow == 0
+  elseif state then
+    pending[key], pending[place] = state, idle
   end
 end
 
 if refused then
-  for place, key in ipairs(KEYS) do
-    if answer[5 * place - 4] == 1 then
-      local charge = charges[place]
-      local _, allowed, remaining, reset =
-        algorithm_of(charge).step(before[key], charge, now, 0)
-      say(place, allowed, remaining, reset, 0, 0)
+  local answered, last = answer, 8
+  answer = pack('<d', now)
+  next_charge = first_charge
+  for place = 1, count do
+    local number, _, _, amount, period, tick, volume
+    number, _, _, amount, period, tick, volume, next_charge =
+      unpack_values('<BBddddd', PACKED, next_charge)
+    local told = string.sub(answered, last + 1, last + 24)
+    last = last + 24
+    if unpack_values('<d', told) >= 0 then
+      local remaining, reset =
+        algorithm_of(number)(KEYS[place], nil, now, 0, amount, period, tick, volume)
+      told = pack('<ddd', remaining, reset, 0)
     end
+    answer = answer .. told
   end
-elseif HOW == 'charge' then
-  for place, key in ipairs(KEYS) do
-    if after[key] then
-      algorithm_of(charges[place]).write(key, after[key], charges[place])
-      after[key] = nil
+elseif order == CHARGE then
+  for place = count, 1, -1 do  -- a key's last charge is the one to be kept
+    local key = KEYS[place]
+    if pending[place] and pending[key] then
+      keep(key, pending[key], pending[place])
+      pending[key] = false
     end
   end
 end
 
-answer[5 * #KEYS + 1] = now
 return answer

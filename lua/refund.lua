@@ -1,9 +1,9 @@
 -- Gives back what a request was charged in this slot, because limits in another slot refused it.
 --
--- KEYS     1+              the state of each charge, in order; all in one slot
--- ARGV     2 + 1 per key   now: µs since the epoch, or empty for the server's clock;
---                          charged: the time, in µs, that admit.lua returned;
---                          then each charge as it was given to admit.lua
+-- KEYS     1+  the state of each charge, in order; all in one slot
+-- ARGV     1   packed as include/charges.lua says: for an order, the time in µs of the charge, as
+--              admit.lua returned it; now, µs since the epoch, or -1 for the server's clock; the
+--              charges as admit.lua had them
 -- RETURNS  what admit.lua returns for a refused request: each charge as it is, uncharged
 -- O(charges); a sliding_log adds O(N)
 --
@@ -11,30 +11,33 @@
 -- What cannot be told apart any more (a window that has ended since) and every leaky_bucket, which
 -- cannot be refunded, stays charged.
 
-local NOW, CHARGED = ARGV[1], ARGV[2]
-local CHARGES = 2
+local PACKED = ARGV[1]
 
 --@include algorithms
 
-local charged = tonumber(CHARGED)
-local answer = {}
+local charged = order
+local answer = pack('<d', now)
+local next_charge = first_charge
 
-for place, key in ipairs(KEYS) do
-  local charge = charge_of(ARGV[CHARGES + place])
-  local algorithm = algorithm_of(charge)
-  local state = algorithm.read(key, charge)
-  if state and algorithm.refund and charge.cost > 0 then
-    state = algorithm.refund(state, charge, charged, now)
-    algorithm.write(key, state, charge)
+for place = 1, #KEYS do
+  local key = KEYS[place]
+  local number, _, cost, amount, period, tick, volume
+  number, _, cost, amount, period, tick, volume, next_charge =
+    unpack_values('<BBddddd', PACKED, next_charge)
+  local step, refund = algorithm_of(number)
+  local text, given_back
+  if refund and cost > 0 then
+    text = call('GET', key)
+    given_back = text and refund(text, charged, now, cost, amount, period, tick, volume)
   end
-  local _, allowed, remaining, reset = algorithm.step(state, charge, now, 0)
-  local base = 5 * place - 5
-  answer[base + 1] = allowed
-  answer[base + 2] = remaining
-  answer[base + 3] = reset
-  answer[base + 4] = 0
-  answer[base + 5] = 0
+  local remaining, reset, _, _, idle =
+    step(key, given_back or nil, now, 0, amount, period, tick, volume)
+  if given_back == '' then
+    call('DEL', key)
+  elseif given_back ~= text then
+    keep(key, given_back, idle)
+  end
+  answer = answer .. pack('<ddd', remaining, reset, 0)
 end
 
-answer[5 * #KEYS + 1] = now
 return answer

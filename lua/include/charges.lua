@@ -1,47 +1,40 @@
--- charges: what every limit script is given (a time, and one argument per charge), and how states
--- are kept.
+-- charges: what every limit script is given (a time, and the charges), and how states are kept.
 --
--- A charge is packed as '<BBddddd': algorithm (1 to 5, as in `makers`), shadow (0 or 1), cost,
--- amount, period, tick, volume. One argument instead of seven is what keeps a call cheap. A double
--- holds every whole number up to 2^53; the parameters are those of the Python twin.
+-- All of it is packed into one argument: '<dd', an order and `now`; then '<BBddddd' for a charge,
+-- its algorithm (1 to 5, as in algorithm_of), shadow (0 or 1), cost, amount, period, tick, volume.
+-- A double holds every whole number up to 2^53; the parameters are those of the Python twin.
 --
--- Each algorithm is a function that makes a table of
---   read(key, charge)                        its state, nil for a key never seen
---   step(state, charge, now, cost)           the state after (the one before is not touched), then
---                                            allowed (1 or 0), remaining, reset, retry_after, delay
---   write(key, state, charge)                keeps a state
---   refund(state, charge, at, now)           the state without a charge of the time `at`
+-- Everything here runs anew in every call, where making a function or a table, or calling one of
+-- Lua's own, takes as long as a good part of a step. So there are few of each, a charge goes from
+-- function to function as plain numbers, and quotients of whole numbers are written out:
+-- (a - a % b) / b is a/b rounded down, and (a + -a % b) / b is it rounded up, where that times b is
+-- at most 2^53. They are exact though Lua 5.1 counts in doubles, and a % b in floor(a / b): where
+-- a/b is not whole, it is 1/b or more away from every whole number k beside it, and rounding moves
+-- it by k/2^53 at most, which is never as far as k.
 
---@include whole
-local format = string.format
+local call = redis.call
 local pack, unpack_values = struct.pack, struct.unpack
 
--- The server's clock decides, in µs since the epoch; tests give a time.
-local given = NOW ~= ''
-local now
-if given then
-  now = tonumber(NOW)
-else
-  local time = redis.call('TIME')
-  now = time[1] * 1000000 + time[2]
+-- The place of the first charge is where the next value of a packed text would be.
+local order, now, first_charge = unpack_values('<dd', PACKED)
+
+-- The server's clock decides, in µs since the epoch; tests give a time. That is not the one that
+-- keys expire by, so they stay a minute longer.
+local longer = 60000
+if now < 0 then
+  local time = call('TIME')
+  now, longer = time[1] * 1000000 + time[2], 0
 end
 
-local function charge_of(text)
-  local algorithm, shadow, cost, amount, period, tick, volume = unpack_values('<BBddddd', text)
-  return {
-    algorithm = algorithm, shadow = shadow == 1, cost = cost,
-    amount = amount, period = period, tick = tick, volume = volume,
-  }
-end
-
--- Milliseconds to live for a state that is idle from `idle` on. One is added because the server
--- counts them from the millisecond that has begun: the key must not go before its time. A time
--- that was given is not the one that keys expire by, so they stay a minute longer.
-local function lifetime(idle)
-  local left = idle > now and up(idle - now, 1000) + 1 or 1
-  return format('%.0f', given and left + 60000 or left)
-end
-
-local function keep(key, value, idle)
-  redis.call('SET', key, value, 'PX', lifetime(idle))
+-- Keeps a state until the time `idle`, in milliseconds to live. One is added because the server
+-- counts them from the millisecond that has begun: the key must not go before its time.
+local function keep(key, state, idle)
+  local left = idle > now and idle - now or 0
+  left = (left + -left % 1000) / 1000 + 1 + longer
+  if state.write then  -- none is in a text
+    state.write(key, left)
+  else
+    -- The server writes a number with all of its digits.
+    call('SET', key, state, 'PX', left)
+  end
 end

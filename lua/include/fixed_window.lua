@@ -3,72 +3,60 @@
 --
 -- State: {end, used}, a string of two doubles. `end` is in µs. A period of 0 is a calendar month.
 
-local function fixed_window()
+local function month_end(at)
   local DAY = 86400000000
   local MARCH_0000 = 719468      -- days from 0000-03-01, where dates are counted from, to 1970
   local DAYS_IN_400_YEARS = 146097
+
+  local function down(a, b)
+    return (a - a % b) / b
+  end
 
   local function first_day(year)
     return 365 * year + down(year, 4) - down(year, 100) + down(year, 400)
   end
 
-  local function month_end(at)
-    local day = down(at, DAY) + MARCH_0000
-    -- Years of the mean length are at most one or two ahead of the real ones.
-    local year = down(day * 400, DAYS_IN_400_YEARS) + 1
-    while first_day(year) > day do
-      year = year - 1
-    end
-    local month = down(5 * (day - first_day(year)) + 2, 153)  -- 0 is March
-    local following
-    if month == 11 then
-      following = first_day(year + 1)
-    else
-      following = first_day(year) + down(153 * (month + 1) + 2, 5)
-    end
-    return (following - MARCH_0000) * DAY
+  local day = down(at, DAY) + MARCH_0000
+  -- Years of the mean length are at most one or two ahead of the real ones.
+  local year = down(day * 400, DAYS_IN_400_YEARS) + 1
+  while first_day(year) > day do
+    year = year - 1
   end
-
-  local function window_end(charge, at)
-    local period = charge.period
-    if period == 0 then
-      return month_end(at)
-    end
-    return at - at % period + period
+  local month = down(5 * (day - first_day(year)) + 2, 153)  -- 0 is March
+  local following
+  if month == 11 then
+    following = first_day(year + 1)
+  else
+    following = first_day(year) + down(153 * (month + 1) + 2, 5)
   end
+  return (following - MARCH_0000) * DAY
+end
 
-  local function read(key)
-    local text = redis.call('GET', key)
-    return text and {unpack_values('<dd', text)}
+local function fixed_window(key, state, now, cost, amount, period)
+  state = state or call('GET', key)
+  local ends, used
+  if state then
+    ends, used = unpack_values('<dd', state)
   end
-
-  local function step(state, charge, at, cost)
-    local amount = charge.amount
-    local ends, used
-    if state and at < state[1] then
-      ends, used = state[1], state[2]
-    else
-      ends, used = window_end(charge, at), 0
-    end
-    if cost > 0 and used + cost > amount then
-      return state, 0, 0, ends - at, ends - at, 0
-    end
+  if not ends or now >= ends then
+    ends, used = period > 0 and now - now % period + period or month_end(now), 0
+  end
+  local left = ends - now
+  if cost > 0 then
     used = used + cost
-    local left = used < amount and amount - used or 0
-    return {ends, used}, 1, left, used > 0 and ends - at or 0, 0, 0
-  end
-
-  local function write(key, state)
-    keep(key, pack('<dd', state[1], state[2]), state[1])
-  end
-
-  -- Only where the window that was charged is still the one that counts.
-  local function refund(state, charge, at)
-    if state[1] ~= window_end(charge, at) then
-      return state
+    if used > amount then
+      return -1, left, left
     end
-    return {state[1], max(0, state[2] - charge.cost)}
+    return amount - used, left, 0, pack('<dd', ends, used), ends
   end
+  return used < amount and amount - used or 0, used > 0 and left or 0, 0, nil, ends
+end
 
-  return {read = read, step = step, write = write, refund = refund}
+-- Only where the window that was charged is still the one that counts.
+local function refund(text, charged, _, cost, _, period)
+  local ends, used = unpack_values('<dd', text)
+  if ends ~= (period > 0 and charged - charged % period + period or month_end(charged)) then
+    return text
+  end
+  return pack('<dd', ends, used > cost and used - cost or 0)
 end

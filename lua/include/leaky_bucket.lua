@@ -5,23 +5,17 @@
 --
 -- There is no refund: those who came later have been told to wait behind this one.
 
---@include token_bucket
-local function leaky_bucket()
-  local bucket = token_bucket()
-
-  local function step(state, charge, time, cost)
-    local after, allowed, left, reset, retry = bucket.step(state, charge, time, cost)
-    if cost == 0 or allowed == 0 then
-      return after, allowed, left, reset, retry, 0
+local function leaky_bucket(key, state, time, cost, amount, period, tick, volume)
+  local left, reset, wait, after, idle =
+    token_bucket(key, state, time, cost, amount, period, tick, volume)
+  if after then
+    local owed, at = unpack_values('<dd', after)
+    local ahead = owed - cost * period
+    if ahead > 0 then
+      -- By the bucket's time, where that is later.
+      local since = at * tick
+      wait = (at + (ahead + -ahead % amount) / amount) * tick - (time > since and time or since)
     end
-    local ahead = after[1] - cost * charge.period
-    if ahead == 0 then
-      return after, 1, left, reset, 0, 0
-    end
-    local tick = charge.tick
-    local delay = (after[2] + up(ahead, charge.amount)) * tick - max(time, after[2] * tick)
-    return after, 1, left, reset, 0, delay
   end
-
-  return {read = bucket.read, step = step, write = bucket.write}
+  return left, reset, wait, after, idle
 end

@@ -3,72 +3,62 @@
 --
 -- State: {start, previous, current}, a string of three doubles. `start` is in ticks.
 
-local function sliding_window()
-  -- The first tick at which `units` fit, if nothing is charged meanwhile; they do not fit yet.
-  local function free_at(start, previous, current, charge, units)
-    local amount, period = charge.amount, charge.period
-    local spare = amount - current - units
-    if previous > 0 and spare >= 0 then
-      return start + period - down(spare * period, previous)
+-- The first tick at which `units` fit, if nothing is charged meanwhile; they do not fit yet.
+local function free_at(start, previous, current, amount, period, units)
+  local spare = (amount - current - units) * period
+  if previous > 0 and spare >= 0 then
+    return start + period - (spare - spare % previous) / previous
+  end
+  -- Not in this window, as what it counted itself stays: in the next, where that fades.
+  spare = (amount - units) * period
+  local fading = period - (spare - spare % current) / current
+  return start + period + (fading > 0 and fading or 0)
+end
+
+local function sliding_window(key, state, time, cost, amount, period, tick)
+  state = state or call('GET', key)
+  local at = (time - time % tick) / tick
+  local start = at - at % period
+  local previous, current = 0, 0
+  if state then
+    local begun, before, count = unpack_values('<ddd', state)
+    if count > amount then
+      count = amount
     end
-    -- Not in this window, as what it counted itself stays: in the next, where that fades.
-    local fading = period - down((amount - units) * period, current)
-    return start + period + max(0, fading)
-  end
-
-  local function read(key)
-    local text = redis.call('GET', key)
-    return text and {unpack_values('<ddd', text)}
-  end
-
-  local function step(state, charge, time, cost)
-    local amount, period, tick = charge.amount, charge.period, charge.tick
-    local at = down(time, tick)
-    local start = at - at % period
-    local previous, current = 0, 0
-    if state then
-      local begun = state[1]
-      if start <= begun then
-        if at < begun then
-          at, time = begun, begun * tick
-        end
-        start = begun
-        previous, current = min(state[2], amount), min(state[3], amount)
-      elseif start == begun + period then
-        previous = min(state[3], amount)
+    if start <= begun then
+      if at < begun then
+        at, time = begun, begun * tick
       end
+      start = begun
+      previous, current = before > amount and amount or before, count
+    elseif start == begun + period then
+      previous = count
     end
-    local free = amount - current - up(previous * (start + period - at), period)
-    if cost > 0 and cost > free then
-      local units = free > 0 and free + 1 or 1
-      local reset = free_at(start, previous, current, charge, units) * tick - time
-      local retry = free_at(start, previous, current, charge, cost) * tick - time
-      return state, 0, 0, reset, retry, 0
-    end
-    current = current + cost
-    local left = free > cost and free - cost or 0
-    local reset = 0
-    if left < amount then
-      reset = free_at(start, previous, current, charge, left + 1) * tick - time
-    end
-    return {start, previous, current}, 1, left, reset, 0, 0
   end
-
-  local function write(key, state, charge)
-    local windows = state[3] > 0 and 2 or 1
-    local idle = (state[1] + charge.period * windows) * charge.tick
-    keep(key, pack('<ddd', state[1], state[2], state[3]), idle)
+  local weight = previous * (start + period - at)
+  local free = amount - current - (weight + -weight % period) / period
+  if cost > 0 and cost > free then
+    local units = free > 0 and free + 1 or 1
+    return -1, free_at(start, previous, current, amount, period, units) * tick - time,
+      free_at(start, previous, current, amount, period, cost) * tick - time
   end
-
-  -- Only where the window that was charged is still the current one: what another window lost by
-  -- rounding and cutting cannot be told apart.
-  local function refund(state, charge, time)
-    local at = down(time, charge.tick)
-    if state[1] ~= at - at % charge.period then
-      return state
-    end
-    return {state[1], state[2], max(0, state[3] - charge.cost)}
+  current = current + cost
+  local left = free > cost and free - cost or 0
+  local reset = 0
+  if left < amount then
+    reset = free_at(start, previous, current, amount, period, left + 1) * tick - time
   end
+  local idle = (start + period * (current > 0 and 2 or 1)) * tick
+  return left, reset, 0, cost > 0 and pack('<ddd', start, previous, current) or nil, idle
+end
 
-  return {read = read, step = step, write = write, refund = refund}
+-- Only where the window that was charged is still the current one: what another window lost by
+-- rounding and cutting cannot be told apart.
+local function refund(text, charged, _, cost, _, period, tick)
+  local start, previous, current = unpack_values('<ddd', text)
+  local at = (charged - charged % tick) / tick
+  if start ~= at - at % period then
+    return text
+  end
+  return pack('<ddd', start, previous, current > cost and current - cost or 0)
 end

@@ -4,57 +4,54 @@
 -- State: {debt, last}, a string of two doubles: what is missing from a full bucket, in units of
 -- 1/period, at the tick `last`.
 
-local function token_bucket()
-  local function read(key)
-    local text = redis.call('GET', key)
-    return text and {unpack_values('<dd', text)}
-  end
-
-  local function step(state, charge, time, cost)
-    local amount, period, tick, volume = charge.amount, charge.period, charge.tick, charge.volume
-    local at = down(time, tick)
-    local debt = 0
-    if state then
-      local last = state[2]
-      debt = min(state[1], volume)
-      if at > last then
-        -- Cut before it is multiplied: time enough for a full bucket needs no product.
-        local elapsed = at - last
-        debt = elapsed < up(volume, amount) and max(0, debt - elapsed * amount) or 0
-      elseif at < last then
-        at, time = last, last * tick
+local function token_bucket(key, state, time, cost, amount, period, tick, volume)
+  state = state or call('GET', key)
+  local at = (time - time % tick) / tick
+  local debt = 0
+  if state then
+    local last
+    debt, last = unpack_values('<dd', state)
+    if debt > volume then
+      debt = volume
+    end
+    if at > last then
+      -- The one product that may pass 2^53. It is rounded then, and yet no less than any debt.
+      debt = debt - (at - last) * amount
+      if debt < 0 then
+        debt = 0
       end
+    elseif at < last then
+      at, time = last, last * tick
     end
-    local room = volume - cost * period
-    if debt > room then
-      local level = volume - debt
-      local target = (down(level, period) + 1) * period
-      local reset = (at + up(target - level, amount)) * tick - time
-      local retry = (at + up(debt - room, amount)) * tick - time
-      return state, 0, 0, reset, retry, 0
-    end
-    debt = debt + cost * period
-    local part = (volume - debt) % period
-    local left = (volume - debt - part) / period
-    local reset = debt > 0 and (at + up(period - part, amount)) * tick - time or 0
-    return {debt, at}, 1, left, reset, 0, 0
   end
-
-  local function write(key, state, charge)
-    local idle = (state[2] + up(min(state[1], charge.volume), charge.amount)) * charge.tick
-    keep(key, pack('<dd', state[1], state[2]), idle)
+  local room = volume - cost * period
+  if debt > room then
+    local rest, lack = period - (volume - debt) % period, debt - room
+    return -1, (at + (rest + -rest % amount) / amount) * tick - time,
+      (at + (lack + -lack % amount) / amount) * tick - time
   end
-
-  -- What time has paid off since the charge is not given back: it may have been spent by others.
-  local function refund(state, charge, charged, time)
-    local debt, last = state[1], state[2]
-    local elapsed = max(down(time, charge.tick), last) - down(charged, charge.tick)
-    if elapsed >= up(charge.volume, charge.amount) then
-      return state
-    end
-    local owed = charge.cost * charge.period - elapsed * charge.amount
-    return {debt - min(debt, max(0, owed)), last}
+  local owed = debt + cost * period
+  local part = (volume - owed) % period
+  local left = (volume - owed - part) / period
+  local rest, reset = period - part, 0
+  if owed > 0 then
+    reset = (at + (rest + -rest % amount) / amount) * tick - time
   end
+  local idle = (at + (owed + -owed % amount) / amount) * tick
+  return left, reset, 0, cost > 0 and pack('<dd', owed, at) or nil, idle
+end
 
-  return {read = read, step = step, write = write, refund = refund}
+-- What time has paid off since the charge is not given back: it may have been spent by others.
+local function refund(text, charged, now, cost, amount, period, tick, volume)
+  local debt, last = unpack_values('<dd', text)
+  local at, since = (now - now % tick) / tick, (charged - charged % tick) / tick
+  local elapsed = (at > last and at or last) - since
+  if elapsed >= (volume + -volume % amount) / amount then
+    return text
+  end
+  local owed = cost * period - elapsed * amount
+  if owed < 0 then
+    return text
+  end
+  return pack('<dd', debt > owed and debt - owed or 0, last)
 end

@@ -4,7 +4,7 @@ Rules:
 - `lua/NAME.lua` is an entry script; `--@include PART` on a line of its own stands for
   `lua/include/PART.lua`, once per script.
 - An entry script opens with comment lines that say what it is for and name KEYS, ARGV, RETURNS and
-  O(…). `-- KEYS 1+` is one key or more, `-- ARGV 2 + 1 per key` so many arguments.
+  O(…). `-- KEYS 1+` is one key or more.
 - The header is a contract: `Script.check` is asked before each call, so that a call that does not
   fit is an error here, not a nil in Redis.
 """
@@ -19,7 +19,7 @@ from proxy.resources import shipped
 
 _INCLUDE: Final = re.compile(r"^--@include (\w+)\n", re.MULTILINE)
 _KEYS: Final = re.compile(r"^-- KEYS\s+(\d+)(\+?)(?:\s|$)", re.MULTILINE)
-_ARGV: Final = re.compile(r"^-- ARGV\s+(\d+)(?: \+ (\d+) per key)?(?:\s|$)", re.MULTILINE)
+_ARGV: Final = re.compile(r"^-- ARGV\s+(\d+)(?:\s|$)", re.MULTILINE)
 
 
 class ScriptError(Exception):
@@ -29,7 +29,7 @@ class ScriptError(Exception):
 class Script:
     """One script, ready for EVALSHA: `source` (bytes), and `sha`, its SHA-1 in hex."""
 
-    __slots__ = ("_args", "_args_per_key", "_keys", "_more_keys", "name", "sha", "source")
+    __slots__ = ("_args", "_keys", "_more_keys", "name", "sha", "source")
 
     def __init__(self, name: str, text: str) -> None:
         header = "".join(_header(text))
@@ -45,7 +45,6 @@ class Script:
         self._keys = int(keys[1])
         self._more_keys = bool(keys[2])
         self._args = int(args[1])
-        self._args_per_key = int(args[2] or 0)
 
     def __repr__(self) -> str:
         return f"Script({self.name!r}, sha={self.sha})"
@@ -56,9 +55,8 @@ class Script:
         if keys != self._keys and (keys < self._keys or not self._more_keys):
             more = " or more" if self._more_keys else ""
             raise ValueError(f"{self.name}.lua takes {self._keys}{more} KEYS, not {keys}")
-        wanted = self._args + self._args_per_key * keys
-        if args != wanted:
-            raise ValueError(f"{self.name}.lua takes {wanted} ARGV for {keys} KEYS, not {args}")
+        if args != self._args:
+            raise ValueError(f"{self.name}.lua takes {self._args} ARGV, not {args}")
 
 
 def _header(text: str) -> list[str]:

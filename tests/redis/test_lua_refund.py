@@ -34,7 +34,7 @@ async def turned(redis_server):
         async def refund(asked, at):
             spelling = store._spelling
             names, words = spelling.names([asked]), spelling.words([asked])
-            return (await store._ask(script("refund"), b"%d" % at, names, words))[0][0]
+            return (await store._ask(script("refund"), at, names, words))[0][0]
 
         clock.refund = refund
         yield clock

@@ -1,6 +1,7 @@
 """What the scripts leave in Redis: a time to live on every key, in the right unit and just long
 enough; little memory; and nothing where nothing was charged."""
 
+import struct
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -102,6 +103,31 @@ async def test_nothing_is_stored_where_nothing_is_charged(redis_server, name):
         refused = await store.admit([charge(limit), charge(full)])
     assert [d.allowed for d in refused] == [True, False]
     assert len(redis_server.call("KEYS", "*")) == 1
+
+
+NOW = 1_750_000_003 * SECOND
+STORED = [
+    ("fixed_window", Rate(500, 10 * SECOND), (1_750_000_010 * SECOND, 2)),
+    ("sliding_window", Rate(500, 10 * SECOND), (1_750_000_000 * SECOND, 0, 2)),
+    ("sliding_log", Rate(5, 10 * SECOND), (NOW, NOW)),
+    ("sliding_log", Rate(500, 10 * SECOND), (NOW, NOW)),
+    ("token_bucket", Rate(500, 10 * SECOND), (20 * SECOND, NOW)),
+    ("leaky_bucket", Rate(500, 10 * SECOND), (20 * SECOND, NOW)),
+]
+
+
+@pytest.mark.parametrize(("name", "rate", "state"), STORED)
+async def test_states_are_those_of_the_last_version(redis_server, name, rate, state):
+    """A fleet is upgraded one process after the other, and both versions count in the same keys."""
+    limit = variant(name, rate, 499 if name == "leaky_bucket" else None)
+    text = struct.pack(f"<{len(state)}d", *state)
+    async with limits_on(redis_server, now=lambda: NOW) as store:
+        await store.admit([charge(limit, cost=2)])
+        (key,) = redis_server.call("KEYS", "*")
+        assert redis_server.call("GET", key) == text
+        redis_server.call("DEL", key)
+        redis_server.call("SET", key, text)
+        assert (await store.peek(charge(limit, cost=0))).remaining == limit.capacity - 2
 
 
 @pytest.mark.parametrize("amount", [200, 400])

@@ -7,7 +7,7 @@ from proxy.core.limits.decision import Rate
 from proxy.store.charge import Charge
 from proxy.store.keys import LimitKeys
 from proxy.store.redis.connection import pack
-from proxy.store.redis.spelling import CHARGE, Spelling
+from proxy.store.redis.spelling import CHARGE, SERVERS_CLOCK, Spelling
 from proxy.store.scripts import script
 
 LIMITS = [variant(name, Rate(7, 3 * SECOND), space=f"{name}:{n}") for n, name in enumerate(NAMES)]
@@ -16,7 +16,8 @@ SHADOW = variant("token_bucket", Rate(1, SECOND), shadow=True, space="")
 
 def packed(spelling: Spelling, charges: list[Charge]) -> bytes:
     names, words = spelling.names(charges), spelling.words(charges)
-    return pack((b"EVALSHA", script("admit").sha, len(names), *names, b"", CHARGE, *words))
+    argument = spelling.argument(CHARGE, SERVERS_CLOCK, words)
+    return pack((b"EVALSHA", script("admit").sha, len(names), *names, argument))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ Rules:
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from struct import Struct
 from typing import Any, Final, NamedTuple
 
 from proxy.core.limits.decision import Decision
@@ -22,15 +23,17 @@ from proxy.store.ports import StoreError
 from proxy.store.redis.connection import ErrorReply
 from proxy.store.redis.denials import Denials, unasked
 from proxy.store.redis.road_port import Direct, Road
-from proxy.store.redis.spelling import CHARGE, Spelling
+from proxy.store.redis.spelling import CHARGE, PEEK, REFUSED, SERVERS_CLOCK, Spelling
 from proxy.store.scripts import Script, script
 
 # Read when the program starts: never on the event loop.
 _ADMIT: Final = script("admit")
 _REFUND: Final = script("refund")
 _RESET: Final = script("reset")
-_WIDTH: Final = 5  # numbers per charge in an answer
-_PEEK, _REFUSED = b"peek", b"refused"
+# Answers as lua/admit.lua packs them.
+_TIME: Final = Struct("<d")
+_ANSWERED: Final = Struct("<ddd")
+_ALONE: Final = Struct("<dddd")
 
 
 class _Asked(NamedTuple):
@@ -122,7 +125,7 @@ class RedisLimits:
 
     async def peek(self, charge: Charge) -> Decision:
         asked = self._spelt([charge])
-        decisions, _ = await self._ask(_ADMIT, _PEEK, asked.names, asked.words)
+        decisions, _ = await self._ask(_ADMIT, PEEK, asked.names, asked.words)
         return decisions[0]
 
     async def reset(self, space: str, key: bytes) -> None:
@@ -175,17 +178,18 @@ class RedisLimits:
     async def _ask(
         self,
         which: Script,
-        how: bytes,
+        order: int,
         names: Sequence[bytes],
         words: Sequence[bytes],
         timeout: float | None = None,
     ) -> tuple[list[Decision], int]:
-        """A script's answer: a Decision per charge, and the server's time."""
-        now = b"" if self._now is None else b"%d" % self._now()
-        args = (now, how, *words)
-        which.check(len(names), len(args))
+        """A script's answer: a Decision per charge, and the server's time. `order` as in
+        `Spelling.argument`."""
+        now = SERVERS_CLOCK if self._now is None else self._now()
+        which.check(len(names), 1)
         self.asked += 1
-        reply = await self._road.run(which, names, args, timeout=timeout)
+        argument = self._spelling.argument(order, now, words)
+        reply = await self._road.run(which, names, (argument,), timeout=timeout)
         return _read(which, reply, len(names))
 
     # Several slots
@@ -199,9 +203,9 @@ class RedisLimits:
         for places in _groups(asked.charges, slots):
             part = asked.part(places)
             try:
-                how = _REFUSED if refused else CHARGE
+                order = REFUSED if refused else CHARGE
                 left = self._left(until)
-                decisions, at = await self._ask(_ADMIT, how, part.names, part.words, left)
+                decisions, at = await self._ask(_ADMIT, order, part.names, part.words, left)
             except StoreError:
                 if refused or all(charge.shadow for charge in part.charges):
                     continue  # what the request is told is settled without these
@@ -236,7 +240,7 @@ class RedisLimits:
         # Sent even where the time is over, for what it does rather than for what it says.
         left = None if until is None else max(0.001, until - self._monotonic())
         try:
-            decisions, _ = await self._ask(_REFUND, b"%d" % when, part.names, part.words, left)
+            decisions, _ = await self._ask(_REFUND, when, part.names, part.words, left)
         except StoreError:
             return [unasked(charge) for charge in part.charges]
         return decisions
@@ -256,16 +260,21 @@ class RedisLimits:
 
 def _read(which: Script, reply: Any, count: int) -> tuple[list[Decision], int]:
     """A script's answer about so many charges: a Decision for each, and the server's time."""
-    if type(reply) is not list or len(reply) != _WIDTH * count + 1:
+    if type(reply) is not bytes or len(reply) != _TIME.size + _ANSWERED.size * count:
         raise StoreError("refused", f"{which.name}.lua answered something else: {reply!r}")
     if count == 1:
-        allowed, remaining, reset, retry_after, delay, at = reply
-        return [Decision(allowed == 1, remaining, reset, retry_after, delay)], at
-    decisions = [
-        Decision(reply[place] == 1, *reply[place + 1 : place + _WIDTH])
-        for place in range(0, len(reply) - 1, _WIDTH)
-    ]
-    return decisions, reply[-1]
+        at, remaining, reset, wait = _ALONE.unpack(reply)
+        return [_decision(remaining, reset, wait)], int(at)
+    (at,) = _TIME.unpack_from(reply)
+    told = _ANSWERED.iter_unpack(reply[_TIME.size :])
+    return [_decision(remaining, reset, wait) for remaining, reset, wait in told], int(at)
+
+
+def _decision(remaining: float, reset: float, wait: float) -> Decision:
+    """One charge's numbers as lua/admit.lua says them."""
+    if remaining < 0:
+        return Decision(False, 0, int(reset), int(wait), 0)
+    return Decision(True, int(remaining), int(reset), 0, int(wait))
 
 
 def _note_charged(charges: Sequence[Charge], decisions: Sequence[Decision], at: int) -> None:

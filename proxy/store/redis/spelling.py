@@ -1,9 +1,10 @@
-"""How charges are spelt for lua/admit.lua: the names of their keys, their packed words, and, where
-nothing has to be looked at on the way, the whole call as it goes over the wire.
+"""How calls of lua/admit.lua and lua/refund.lua are spelt: the names of the charges' keys, the one
+argument that all the rest is packed into, and, where nothing has to be looked at on the way, the
+whole call as it goes over the wire.
 
 Rules:
 - What is the same for every call about a limit is spelt once; a call adds the caller's key.
-- `command` and `names` with `words` say the same: the command is what packing those would give.
+- `command` and `names` with `argument` say the same: the command is what packing those would give.
 """
 
 from collections.abc import Sequence
@@ -16,13 +17,21 @@ from proxy.store.charge import Charge
 from proxy.store.keys import KEY_LENGTH, LimitKeys, key_text
 from proxy.store.scripts import Script
 
-CHARGE: Final = b"charge"
+# What a call of lua/admit.lua is for, as it says.
+CHARGE: Final = 1
+PEEK: Final = 2
+REFUSED: Final = 3
 
-_PACKED: Final = Struct("<BBddddd")  # as lua/include/charges.lua reads it
+SERVERS_CLOCK: Final = -1
+"""In place of a time: the server's."""
+
+# As lua/include/charges.lua reads them.
+_ORDER: Final = Struct("<dd")
+_PACKED: Final = Struct("<BBddddd")
 _NUMBERS: Final = {name: number for number, name in enumerate(ALGORITHMS, 1)}
 _REMEMBERED: Final = 10_000
 _COSTS: Final = 64
-_HOW: Final = b"$0\r\n\r\n$%d\r\n%b\r\n" % (len(CHARGE), CHARGE)  # at the server's time
+_CHARGE_NOW: Final = _ORDER.pack(CHARGE, SERVERS_CLOCK)
 
 
 class _Words:
@@ -42,32 +51,31 @@ class _Words:
             getattr(params, "tick", 0),
             getattr(params, "volume", 0),
         )
-        self._charges: dict[tuple[int, bool], tuple[bytes, bytes]] = {}
+        self._charges: dict[tuple[int, bool], bytes] = {}
         self.alone: tuple[int, bool, tuple[bytes, bytes]] | None = None
         """Of the last call about this limit alone: its cost, whether it was in shadow, and what
         stood around the caller's part."""
 
-    def charge(self, cost: int, shadow: bool) -> tuple[bytes, bytes]:
-        """A charge as an argument, and as the wire has it."""
+    def charge(self, cost: int, shadow: bool) -> bytes:
+        """A charge as the scripts read it."""
         known = self._charges.get((cost, shadow))
         if known is None:
             number = _NUMBERS[self.variant.algorithm.name]
-            packed = _PACKED.pack(number, shadow, cost, *self._packed)
-            known = packed, b"$%d\r\n%b\r\n" % (len(packed), packed)
+            known = _PACKED.pack(number, shadow, cost, *self._packed)
             if len(self._charges) < _COSTS:  # costs come from headers, too
                 self._charges[cost, shadow] = known
         return known
 
 
 class Spelling:
-    """Spells charges for calls of `admit`, a script that takes a key and a word for each."""
+    """Spells charges for calls of `admit`, a script that takes a key for each."""
 
-    __slots__ = ("_admit", "_heads", "_keys", "_words")
+    __slots__ = ("_admit", "_keys", "_openings", "_words")
 
     def __init__(self, keys: LimitKeys, admit: Script) -> None:
         self._keys = keys
         self._admit = admit
-        self._heads: dict[int, bytes] = {}
+        self._openings: dict[int, tuple[bytes, bytes]] = {}
         self._words: dict[int, _Words] = {}
 
     def names(self, charges: Sequence[Charge]) -> list[bytes]:
@@ -78,8 +86,13 @@ class Spelling:
     def words(self, charges: Sequence[Charge]) -> list[bytes]:
         """The charges as the scripts read them."""
         return [
-            self._spelt(charge.variant).charge(charge.cost, charge.shadow)[0] for charge in charges
+            self._spelt(charge.variant).charge(charge.cost, charge.shadow) for charge in charges
         ]
+
+    def argument(self, order: int, now: int, words: Sequence[bytes]) -> bytes:
+        """The argument of a call about these charges. `order`: what a call of admit.lua is for, or
+        for refund.lua when they were charged; times are µs since the epoch."""
+        return b"".join((_ORDER.pack(order, now), *words))
 
     def command(self, charges: Sequence[Charge]) -> bytes:
         """The call that charges them at the server's time, packed."""
@@ -87,17 +100,18 @@ class Spelling:
             charge = charges[0]
             before, after = self._around(charge)
             return before + key_text(charge.key) + after
-        head = self._heads.get(len(charges))
-        if head is None:
-            head = self._heads[len(charges)] = self._head(len(charges))
-        parts = [head]
-        words = [_HOW]
+        opening = self._openings.get(len(charges))
+        if opening is None:
+            opening = self._openings[len(charges)] = self._opening(len(charges))
+        parts = [opening[0]]
+        words = [opening[1]]
         for charge in charges:
             spelt = self._spelt(charge.variant)
             parts.append(spelt.before)
             parts.append(key_text(charge.key))
             parts.append(spelt.after)
-            words.append(spelt.charge(charge.cost, charge.shadow)[1])
+            words.append(spelt.charge(charge.cost, charge.shadow))
+        words.append(b"\r\n")
         return b"".join(parts + words)
 
     def _around(self, charge: Charge) -> tuple[bytes, bytes]:
@@ -106,21 +120,23 @@ class Spelling:
         alone = spelt.alone
         if alone is not None and alone[0] == charge.cost and alone[1] == charge.shadow:
             return alone[2]
-        word = spelt.charge(charge.cost, charge.shadow)[1]
-        around = self._head(1) + spelt.before, spelt.after + _HOW + word
+        head, argument = self._opening(1)
+        word = spelt.charge(charge.cost, charge.shadow)
+        around = head + spelt.before, b"%b%b%b\r\n" % (spelt.after, argument, word)
         spelt.alone = charge.cost, charge.shadow, around
         return around
 
-    def _head(self, count: int) -> bytes:
-        """How a call about so many charges begins (RESP: an array of strings)."""
-        args = 2 + count
-        self._admit.check(count, args)
+    def _opening(self, count: int) -> tuple[bytes, bytes]:
+        """How a call about so many charges begins (RESP: an array of strings), and its argument,
+        which comes after the keys."""
+        self._admit.check(count, 1)
         number = b"%d" % count
         sha = self._admit.sha.encode()
         strings = b"".join(
             [b"$%d\r\n%b\r\n" % (len(string), string) for string in (b"EVALSHA", sha, number)]
         )
-        return b"*%d\r\n%b" % (3 + count + args, strings)
+        size = _ORDER.size + _PACKED.size * count
+        return b"*%d\r\n%b" % (3 + count + 1, strings), b"$%d\r\n%b" % (size, _CHARGE_NOW)
 
     def _spelt(self, variant: LimitVariant) -> _Words:
         known = self._words
