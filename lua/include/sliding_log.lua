@@ -47,31 +47,37 @@ local function sliding_log(key, state, time, cost, amount, period, tick)
     at, time = last, last * tick
   end
   local gone = at - period
+  local first  -- the tick of the oldest live unit, nil where that is not stored
   if last <= gone then
     head, added = cells, 0
-  elseif head < cells and cell(text, key, head + 1) <= gone then
-    -- How many are gone, where the first that was live is: a binary search.
-    local low, high = head + 1, cells
-    while low < high do
-      local middle = low + high + 1
-      middle = (middle - middle % 2) / 2
-      if cell(text, key, middle) <= gone then
-        low = middle
-      else
-        high = middle - 1
+  elseif head < cells then
+    first = cell(text, key, head + 1)
+    if first <= gone then
+      -- How many are gone, where the first that was live is: a binary search.
+      local low, high = head + 1, cells
+      while low < high do
+        local middle = low + high + 1
+        middle = (middle - middle % 2) / 2
+        if cell(text, key, middle) <= gone then
+          low = middle
+        else
+          high = middle - 1
+        end
       end
+      head = low
+      first = head < cells and cell(text, key, head + 1) or nil
     end
-    head = low
   end
   local used = cells - head + added
+  if used > amount then  -- it is not the oldest whose end makes room for one more
+    local place = head + used - amount + 1
+    first = place <= cells and cell(text, key, place) or nil
+  end
   local over = used + cost - amount
-  -- The unit whose end makes room for one more.
-  local first = head + (used > amount and used - amount + 1 or 1)
   if cost > 0 and over > 0 then
-    over = head + over
-    local oldest = first <= cells and cell(text, key, first) or last
-    local needed = over <= cells and cell(text, key, over) or last
-    return -1, (oldest + period) * tick - time, (needed + period) * tick - time
+    local place = head + over
+    local needed = place <= cells and cell(text, key, place) or last
+    return -1, ((first or last) + period) * tick - time, (needed + period) * tick - time
   end
 
   local after
@@ -92,10 +98,7 @@ local function sliding_log(key, state, time, cost, amount, period, tick)
       end
     end
   end
-  local reset = 0
-  if used > 0 then
-    reset = ((first <= cells and cell(text, key, first) or last) + period) * tick - time
-  end
+  local reset = used > 0 and ((first or last) + period) * tick - time or 0
   return used < amount and amount - used or 0, reset, 0, after, (last + period) * tick
 end
 
