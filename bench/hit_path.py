@@ -137,17 +137,17 @@ class HitPath:
         await gateway.start()
         path = cls(gateway, origin)
         for one in path.requests[:URLS]:
-            path.protocol.data_received(one)
+            path.protocol.received(one)
             while not path.protocol.idle:  # noqa: ASYNC110  there is no event to wait for
                 await asyncio.sleep(0.001)
-        path.protocol.data_received(path.requests[0])
+        path.protocol.received(path.requests[0])
         if b"Cache-Status: sluicegate; hit" not in path.transport.last:
             raise RuntimeError(f"no hit: {path.transport.last!r}")
         return path
 
     def run(self) -> None:
         """Every request once."""
-        receive = self.protocol.data_received
+        receive = self.protocol.received
         for one in self.requests:
             receive(one)
 

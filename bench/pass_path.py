@@ -95,7 +95,7 @@ class PassPath:
     async def run(self, count: int = REQUESTS) -> None:
         """So many of the requests, once each."""
         protocol = self._path.protocol
-        receive = protocol.data_received
+        receive = protocol.received
         for one in self.requests[:count]:
             receive(one)
             while not protocol.idle:  # noqa: ASYNC110  there is no event to wait for

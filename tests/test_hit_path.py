@@ -20,7 +20,7 @@ async def test_a_hit_has_not_grown_by_a_quarter(tmp_path: Path) -> None:
             path.run()
         steps = Steps()
         requests = path.requests[:100]
-        receive = path.protocol.data_received
+        receive = path.protocol.received
         hits = steps.of(lambda: [receive(one) for one in requests]) / len(requests)
         assert b"Cache-Status: sluicegate; hit" in path.transport.last
         units = hits / steps.of(reference)

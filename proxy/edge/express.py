@@ -60,7 +60,7 @@ class Carrier(Client, Protocol):
 
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
-    def data_received(self, data: bytes) -> None: ...
+    def received(self, data: bytes) -> None: ...
     def force_close(self) -> None: ...
 
 
@@ -225,7 +225,7 @@ class ExpressLane:
             self._carrier.resume_reading()
         if self._held:
             held, self._held = self._held, b""
-            self._carrier.data_received(held)
+            self._carrier.received(held)
 
 
 def _bounds(plan: "ServerPlan") -> tuple[int, int, int]:

@@ -40,8 +40,8 @@ _USED: Final = (
     "_handle_request", "_keepalive", "_keepalive_handle", "_keepalive_timeout", "_loop",
     "_manager", "_messages", "_next_keepalive_close_time", "_parser", "_paused",
     "_process_keepalive", "_request_in_progress", "_task_handler", "_waiter", "connection_lost",
-    "connection_made", "data_received", "force_close", "pause_reading", "resume_reading", "start",
-    "transport",
+    "connection_made", "data_received", "eof_received", "force_close", "pause_reading",
+    "resume_reading", "start", "transport",
 )  # fmt: skip
 _SWITCHING: Final = (("Connection", "upgrade"), ("Upgrade", "websocket"))
 
@@ -112,6 +112,14 @@ class GatewayProtocol(RequestHandler):
             )
 
     def data_received(self, data: bytes) -> None:
+        self._front.arrivals.add(self, data)
+
+    def eof_received(self) -> None:
+        self._front.arrivals.take()
+        super().eof_received()
+
+    def received(self, data: bytes) -> None:
+        """Takes what the socket brought, or what was held back of it."""
         if self._tunnel is not None:
             self._tunnel.feed(data)
             return
@@ -160,9 +168,10 @@ class GatewayProtocol(RequestHandler):
         )
 
     def _head_timed_out(self) -> None:
-        self._head_timer = None
-        if self.transport is None:
+        self._front.arrivals.take()  # what came in time counts
+        if self._head_timer is None or self.transport is None:
             return
+        self._head_timer = None
         if self._request_in_progress or self._messages:
             self._time_head()  # the answer to what came before it goes first
             return
@@ -238,6 +247,7 @@ class GatewayProtocol(RequestHandler):
             )
 
     def _process_keepalive(self) -> None:
+        self._front.arrivals.take()
         if self._express.busy:
             self._keepalive_handle = None  # it is set again after the answer
         else:
@@ -271,7 +281,7 @@ class GatewayProtocol(RequestHandler):
 
     def _end_of_answer(self, outcome: Outcome, payload: Any) -> None:
         if self._intake.resume():
-            self.data_received(b"")
+            self.received(b"")
         transport = self.transport
         if transport is None:
             return

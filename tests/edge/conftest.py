@@ -13,7 +13,14 @@ from rawhttp import RawOrigin, Script, echo, free_port
 from proxy import logs
 from proxy.app import Gateway
 
-ON_BOTH = ("test_driving", "test_lanes", "test_bounds", "test_drain", "test_client_disconnect")
+ON_BOTH = (
+    "test_arrivals",
+    "test_driving",
+    "test_lanes",
+    "test_bounds",
+    "test_drain",
+    "test_client_disconnect",
+)
 
 
 def pytest_asyncio_loop_factories(
