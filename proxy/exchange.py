@@ -13,8 +13,10 @@ from proxy.core.message import Announced, RequestBody
 
 if TYPE_CHECKING:
     from proxy.core.limits.decision import Decision
+    from proxy.metrics import LimitTally
     from proxy.policy.snapshot import LimitVariant, RoutePlan, Snapshot
     from proxy.store.charge import Charge
+    from proxy.store.memory.limits import Denial
 
 
 class Exchange:
@@ -166,6 +168,7 @@ class Memo:
         "forwarded",
         "limit_keys",
         "plain_key",
+        "refusal",
     )
 
     def __init__(self, ex: Exchange) -> None:
@@ -190,6 +193,22 @@ class Memo:
         self.forwarded: str | None = None
         """stages.upstream: what goes upstream of its head, but for X-Request-Id and trace; "" where
         each time has to be looked at by itself."""
+        self.refusal: Refusal | None = None
+        """stages.limits: what it was refused for, the last time that it was."""
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return self._method
+
+    @property
+    def route(self) -> "RoutePlan | None":
+        """Where it goes."""
+        return self._route
+
+    def name(self) -> str:
+        """The X-Request-Id of the request once more."""
+        return self._request_id or new_request_id()
 
     def exchange(self, trace: str, inform: Callable[[int, Lines], None] | None) -> Exchange:
         """The request once more. `trace` is the value of its traceparent line, "" without one."""
@@ -211,9 +230,35 @@ class Memo:
         ex.host = self._host
         ex.trusted = self._trusted
         ex.client_ip = self._client_ip
-        ex.request_id = self._request_id or new_request_id()
+        ex.request_id = self.name()
         ex.route = self._route
         ex.captures = self._captures
         ex.memo = self
         ex.trace = trace
         return ex
+
+
+class Refusal:
+    """A request's 429, as it is sent once more while what it was refused for stands."""
+
+    __slots__ = ("after", "allowed", "before", "date", "denial", "denied", "names", "sent")
+
+    def __init__(
+        self,
+        denial: "Denial",
+        names: tuple[str, ...],
+        denied: "list[LimitTally]",
+        allowed: "list[LimitTally]",
+    ) -> None:
+        self.denial = denial
+        self.names = names
+        """Of the limits that refuse it."""
+        self.denied, self.allowed = denied, allowed
+        """The tallies of those, and of the others."""
+        # The answer's bytes, once the edge has sent it.
+        self.before = self.after = b""
+        """What stands around the value of X-Request-Id."""
+        self.date = ""
+        """The Date that is in them."""
+        self.sent = 0
+        """How many of them are the body's."""

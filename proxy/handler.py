@@ -11,7 +11,7 @@ before idempotency is asked: a route that has both has none.
 from collections.abc import Awaitable
 
 from proxy.core.message import Reply
-from proxy.exchange import Exchange
+from proxy.exchange import Exchange, Refusal
 from proxy.stages import cache, idempotency, identity, limits, response, route, upstream
 from proxy.store.ports import LimitStore
 
@@ -47,6 +47,12 @@ class Flow:
             else:
                 return self._wait(ex, verdict)
         return response.finish(ex, reply)
+
+    @staticmethod
+    def refuses(refusal: Refusal) -> bool:
+        """Whether the answer to a request that was refused is the same once more; counted, if so.
+        As far as limits go: routes and response fields are those of the memo that has it."""
+        return limits.refuses(refusal)
 
     @staticmethod
     def place(ex: Exchange) -> Reply | None:

@@ -1,11 +1,11 @@
 """Which stores this process uses, by what the YAML names: where it counts, and where it records."""
 
-import time
 from typing import Final
 
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import Snapshot, StorePlan
 from proxy.store.breaker import IN_A_ROW, Breaker
+from proxy.store.clock import microseconds, milliseconds
 from proxy.store.guard import GuardedLimits
 from proxy.store.idempotency import IdempotencyStore
 from proxy.store.memory.idempotency import MemoryIdempotency
@@ -26,7 +26,7 @@ class Counting:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._local = MemoryLimits(_microseconds, metrics)
+        self._local = MemoryLimits(microseconds, metrics)
         self._road: Road | None = None
         self._guard: GuardedLimits | None = None
 
@@ -95,7 +95,7 @@ class Recording:
         if self.store is not None or not snapshot.idempotency:
             return
         if snapshot.store.idempotency_at.kind == "memory":
-            self.store = MemoryIdempotency(_milliseconds)
+            self.store = MemoryIdempotency(milliseconds)
         else:
             self.store = self._shared = open_idempotency(snapshot.store, self._metrics)
 
@@ -112,14 +112,3 @@ class Recording:
     async def close(self) -> None:
         if self.store is not None:
             await self.store.close()
-
-
-def _milliseconds() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _microseconds() -> int:
-    """Now, in microseconds since the epoch."""
-    # Not time_ns() // 1000: a quotient keeps the room of its dividend, and the memory store keeps
-    # this number for each key (16 bytes more).
-    return int(time.time() * 1e6)

@@ -115,7 +115,7 @@ class ExpressLane:
         serving = self._serving
         if serving.front.snapshot is not self._snapshot:
             self._adopt()
-        key, trace = (data, self._caller), ""
+        key, trace = (data, self._caller), b""
         at = data.find(_TRACE) if self._cuts_trace else -1
         # Behind an empty line it would be no part of the head.
         if at > 0 and data[at - 1] != _NEWLINE:
@@ -124,7 +124,7 @@ class ExpressLane:
             # Nothing that could end the line stands in it, and its end is where it belongs.
             if data[after : after + 2] == b"\r\n" and value.replace(b"-", b"").isalnum():
                 key = (data[:at] + data[after:], self._caller)
-                trace = value.decode("latin-1")
+                trace = value
         memo = self._memos.get(key)
         if memo is None:
             head = self._read(data)
@@ -136,8 +136,17 @@ class ExpressLane:
             if memo is None:
                 self._serve(serving.exchange(head, None), started)
                 return True
-        self._serve(memo.exchange(trace, serving.inform), started)
+        if memo.refusal is not None and serving.refuses(memo, started):
+            self._is_answered(started, KEEP)
+            return True
+        self._serve(memo.exchange(trace.decode("latin-1"), serving.inform), started)
         return True
+
+    def _is_answered(self, started: float, outcome: Outcome) -> None:
+        """A request was answered at once."""
+        self.rested = started
+        if outcome is not KEEP or self._serving.has_unsent:
+            self._carrier.at_rest(outcome)
 
     def _read(self, data: bytes) -> RequestHead | None:
         """The head, if it is simple, and all that there is."""
@@ -181,15 +190,13 @@ class ExpressLane:
 
     def _serve(self, ex: Exchange, started: float) -> None:
         """One request; the connection is at rest again, or ended, or the request waits."""
-        serving, carrier = self._serving, self._carrier
+        serving = self._serving
         answer = serving.begin(ex)
         try:
             if isinstance(answer, Reply):
                 outcome = serving.finish_at_once(ex, answer, started)
                 if outcome is not None:
-                    self.rested = started
-                    if outcome is not KEEP or serving.has_unsent:
-                        carrier.at_rest(outcome)
+                    self._is_answered(started, outcome)
                     return
             going = self._go_on(ex, answer, started)
             awaited = begun(going)

@@ -15,11 +15,13 @@ from proxy.edge.writer import (
     ClientGone,
     Outlet,
     interim_head,
+    keep_refusal,
+    refused_again,
     reset,
     write_at_once,
     write_reply,
 )
-from proxy.exchange import Exchange
+from proxy.exchange import Exchange, Memo
 
 if TYPE_CHECKING:
     from proxy.edge.server import Front
@@ -110,8 +112,35 @@ class Serving:
         sent = write_at_once(transport, reply, ex.method, close)
         if sent is None:
             return None
+        memo = ex.memo
+        if memo is not None and memo.refusal is not None and not memo.refusal.date:
+            keep_refusal(memo.refusal, reply, ex.method, ex.request_id)
         front.count(ex, reply.status, sent, monotonic() - started)
         return END if close else KEEP
+
+    def refuses(self, memo: Memo, started: float) -> bool:
+        """Answers a request that was refused before as it was then, if it still is; whether it
+        did. Nothing has been done where it did not."""
+        refusal = memo.refusal
+        route = memo.route
+        front = self.front
+        transport = self._client.transport
+        if refusal is None or route is None or transport is None or front.draining:
+            return False
+        request_id = memo.name()
+        data = refused_again(refusal, request_id)
+        if data is None or not front.flow.refuses(refusal):
+            memo.refusal = None
+            return False
+        transport.write(data)
+        seconds = monotonic() - started
+        if front.access.on:
+            ex = memo.exchange("", None)
+            ex.request_id, ex.denied = request_id, refusal.names
+            front.count(ex, 429, refusal.sent, seconds)
+        else:
+            route.tally.count(memo.method, 429, seconds)
+        return True
 
     async def conclude(
         self,

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from functools import lru_cache
 from http import HTTPStatus
 from time import time
 from typing import Final, Protocol
@@ -10,6 +11,7 @@ from typing import Final, Protocol
 from proxy.core.dates import imf_fixdate
 from proxy.core.fields import Lines, written
 from proxy.core.message import Reply, ReplyStream
+from proxy.exchange import Refusal
 
 _REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
 _STATUS_LINES: Final = {
@@ -18,6 +20,8 @@ _STATUS_LINES: Final = {
 _LARGE: Final = 65536
 """Bytes of a body after which its client has to take some before anything else is done."""
 _LAST_CHUNK: Final = b"0\r\n\r\n"
+_shared = lru_cache(256)(bytes)
+"""The first one of equal texts: what is refused alike is kept once."""
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -105,6 +109,29 @@ def write_at_once(
         return None
     transport.write(_head(reply, f"Content-Length: {len(body)}\r\n", close) + body)
     return len(body)
+
+
+def keep_refusal(refusal: Refusal, reply: Reply, method: str, request_id: str) -> None:
+    """Keeps the bytes of a refusal's answer, which has just been sent at once, for `refused_again`.
+
+    A request id that the gateway made stands in them once; what a client has sent may stand in them
+    elsewhere, too, but is the same each time.
+    """
+    date = _CLOCK.date()  # first: what is made in the second after it has another one
+    body = reply.body
+    head = _head(reply, f"Content-Length: {len(body)}\r\n", False)
+    before, _, after = head.partition(request_id.encode("latin-1"))
+    sent = b"" if method == "HEAD" else body
+    refusal.before, refusal.after = _shared(before), _shared(after + sent)
+    refusal.sent = len(sent)
+    refusal.date = date
+
+
+def refused_again(refusal: Refusal, request_id: str) -> bytes | None:
+    """Those bytes, for a request of another name; None where they are of another second."""
+    if refusal.date is not _CLOCK.date():
+        return None
+    return b"".join((refusal.before, request_id.encode("latin-1"), refusal.after))
 
 
 async def write_reply(outlet: Outlet, reply: Reply, method: str, version: int, close: bool) -> int:

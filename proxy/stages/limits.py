@@ -8,6 +8,7 @@ Rules:
 - A shadow limit never blocks: not even a cost that an enforced limit would answer with 400.
 - The wait of a leaky_bucket comes after the slot is taken and before anything else is done.
 - Keys are never logged: they may be credentials.
+- A request that comes again while its refusal stands is refused without the store (`refuses`).
 """
 
 import asyncio
@@ -25,11 +26,11 @@ from proxy.core.ratelimit import (
     tightest,
     too_many_requests,
 )
-from proxy.exchange import Exchange
+from proxy.exchange import Exchange, Refusal
 from proxy.policy.snapshot import LimitPlan, LimitVariant
 from proxy.policy.usual import UsualLimits
 from proxy.store.charge import Charge
-from proxy.store.memory.limits import MemoryLimits
+from proxy.store.memory.limits import Denial, MemoryLimits
 from proxy.store.ports import LimitStore, Unavailable
 
 log = logging.getLogger("proxy.limits")
@@ -80,9 +81,37 @@ def admit(ex: Exchange, store: LimitStore) -> Verdict:
         Charge(variant, keys[place], variant.cost or 0, False)
         for place, variant in enumerate(usual.variants)
     ]
-    if isinstance(store, MemoryLimits):
-        return _usually(ex, usual, plans, charges, store.decide(charges))
-    return _asked(ex, plans, charges, store, usual)
+    if not isinstance(store, MemoryLimits):
+        return _asked(ex, plans, charges, store, usual)
+    decisions = store.decide(charges)
+    verdict = _usually(ex, usual, plans, charges, decisions)
+    if ex.denied and memo is not None:
+        denial = store.denial(charges, decisions)
+        memo.refusal = None if denial is None else _refusal(ex, denial, usual, decisions)
+    return verdict
+
+
+def _refusal(
+    ex: Exchange, denial: Denial, usual: UsualLimits, decisions: Sequence[Decision]
+) -> Refusal:
+    tallies = list(zip(usual.tallies, decisions, strict=True))
+    return Refusal(
+        denial,
+        ex.denied,
+        [tally for tally, decision in tallies if not decision.allowed],
+        [tally for tally, decision in tallies if decision.allowed],
+    )
+
+
+def refuses(refusal: Refusal) -> bool:
+    """Whether a request that was refused still is, and is told the same. Counts it, if so."""
+    if not refusal.denial.stands():
+        return False
+    for tally in refusal.denied:
+        tally.denied += 1
+    for tally in refusal.allowed:
+        tally.allowed += 1
+    return True
 
 
 def _usually(

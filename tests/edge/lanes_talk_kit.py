@@ -70,6 +70,7 @@ SCENARIOS: dict[str, list[Step]] = {
     "large hits": each(ask("/c/large"), ask("/c/large"), ask("/c/large"), GET),
     "only if cached": each(ask("/c/a", "Cache-Control: only-if-cached"), ask("/c/a")),
     "a limit": each(*[ask("/l/a")] * 4, ask("/l/b"), GET),
+    "a limit that is hammered at": each(*[ask("/l/c")] * 8, *[ask("/l/c", method="HEAD")] * 5, GET),
     "a limit in one write": [((ask("/l/a") * 4,), ("GET",) * 4)],
     "a limit on an upload": each(ask("/l/a"), POST.replace(b"/o/p", b"/l/a"), ask("/l/a")),
     "no Host": each(GET, b"GET /o/a HTTP/1.1\r\n\r\n"),

@@ -211,3 +211,78 @@ async def test_a_reload_drops_spaces_no_longer_named(clock, metrics, make):
     assert (await store.admit([make.charge(gone, 1)]))[0].allowed
     await store.close()
     assert len(store) == 0
+
+
+def refused(store, *charges):
+    """The denial of charges that are refused."""
+    decisions = store.decide(charges)
+    assert not all(decision.allowed for decision in decisions)
+    return store.denial(charges, decisions)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_denial_stands_while_it_would_be_told_the_same(clock, metrics, make, name):
+    store = store_of(clock, metrics, 10)
+    variant = make.limit(name, 1, 10 * SECOND)
+    assert store.decide([make.charge(variant)])[0].allowed
+    clock.turn(0.25)
+    asked = make.charge(variant)
+    told = store.decide([asked])[0]
+    denial = refused(store, asked)
+
+    def words(decision):
+        return decision.allowed, -(-decision.reset // SECOND), -(-decision.retry_after // SECOND)
+
+    stood = 0
+    while words(store.decide([make.charge(variant)])[0]) == words(told):
+        assert denial.stands()
+        stood += 1
+        clock.turn(0.01)
+    assert not denial.stands()
+    assert 10 < stood <= 100
+    clock.turn(-2)
+    assert not denial.stands()
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_denial_falls_with_the_state_that_it_is_of(clock, metrics, make, name):
+    store = store_of(clock, metrics, 10)
+    variant = make.limit(name, 2, 10 * SECOND)
+
+    def full():
+        taken = [make.charge(variant) for _ in range(2)]
+        store.decide(taken[:1])
+        store.decide(taken[1:])
+        return taken
+
+    taken = full()
+    denial = refused(store, make.charge(variant))
+    assert denial.stands()
+    if name != "leaky_bucket":  # whose slots are not given back
+        store.refund(taken[:1])
+        assert not denial.stands()
+    await store.reset(variant.space, make.charge(variant).key)
+    assert not denial.stands()
+    full()
+    assert not denial.stands()
+
+
+def test_a_cheaper_request_that_passes_ends_a_denial(clock, metrics, make):
+    store = store_of(clock, metrics, 10)
+    variant = make.limit("token_bucket", 1, 10 * SECOND, burst=4)
+    store.decide([make.charge(variant, cost=2)])
+    denial = refused(store, make.charge(variant, cost=3))
+    assert denial.stands()
+    store.decide([make.charge(variant, cost=1)])
+    assert not denial.stands()
+
+
+def test_what_others_share_denies_nobody_for_long(clock, metrics, make):
+    """The overflow bucket, and what a request has charged itself."""
+    store = store_of(clock, metrics, 1)
+    variant = make.limit("fixed_window", 1)
+    for value in (1, 2):
+        assert store.decide([make.charge(variant, value)])[0].allowed
+    assert refused(store, make.charge(variant, 3)) is None
+    other = store_of(clock, metrics, 10)
+    assert refused(other, make.charge(variant), make.charge(variant)) is None

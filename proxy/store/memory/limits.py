@@ -29,6 +29,7 @@ _SHARDS = 256
 _STEPS = 2  # looks at due keys per charge: more than it can file, so no backlog grows
 _SEARCH = 16  # looks for an idle key when the store is full
 _FINEST = 20  # the narrowest bucket of the wheel is 2^20 µs, about a second
+_SECOND = 1_000_000
 
 
 _Shard = dict[bytes, State | None]
@@ -116,11 +117,46 @@ class _Space:
         bucket.append(key)
 
 
+class Denial:
+    """What the limits said that refused a request. It stands while they would refuse it again and
+    the whole seconds of what was said are still the same: whatever changes a key's state meanwhile
+    (a refund, a reset, a cheaper request that passes) puts another state in its place.
+
+    Only the limits that refused are looked at: where another one comes to refuse, too, that is
+    said within a second.
+    """
+
+    __slots__ = ("_clock", "_found", "_since", "_until")
+
+    def __init__(
+        self, clock: Callable[[], int], found: list[_Charged], since: int, until: int
+    ) -> None:
+        self._clock = clock
+        self._found = found
+        self._since = since
+        self._until = until
+
+    def stands(self) -> bool:
+        """Whether the same request would be told the same now."""
+        now = self._clock()
+        if now >= self._until or now < self._since:
+            return False
+        return all(states.get(key) is state for states, key, state in self._found)
+
+
 class MemoryLimits:
     """A LimitStore over dicts, which answers at once (`decide`). `clock` gives microseconds since
     the epoch."""
 
-    __slots__ = ("_clock", "_count", "_max_keys", "_metrics", "_reserve", "_spaces")
+    __slots__ = (
+        "_clock",
+        "_count",
+        "_max_keys",
+        "_metrics",
+        "_refused_at",
+        "_reserve",
+        "_spaces",
+    )
 
     def __init__(
         self, clock: Callable[[], int], metrics: Metrics, *, max_keys: int = 1_000_000
@@ -131,6 +167,7 @@ class MemoryLimits:
         self._reserve = max_keys // 1000
         self._spaces: dict[str, _Space] = {}
         self._count = 0
+        self._refused_at = 0
 
     def __len__(self) -> int:
         """How many keys are kept, over all spaces."""
@@ -181,10 +218,31 @@ class MemoryLimits:
                     if space.ends[0] <= now:  # there is one: the wheel has this key
                         self._count -= space.sweep(now, _STEPS, _STEPS)
         if refused:
+            self._refused_at = now
             return _uncharged(charges, decisions, charged, now)
         if new:
             self._add(new, now)
         return decisions
+
+    def denial(
+        self, charges: Sequence[Charge], decisions: Sequence[Decision | None]
+    ) -> Denial | None:
+        """What the last `decide` has just refused these charges for. None where a key has no state
+        of its own that says so: it shares a bucket, or was charged by the same request before."""
+        at = self._refused_at
+        left = _SECOND
+        found: list[_Charged] = []
+        for charge, decision in zip(charges, decisions, strict=True):
+            if decision is None or decision.allowed:
+                continue
+            states = self._spaces[charge.variant.space].shards[charge.key[-1]]
+            state = states.get(charge.key)
+            if state is None:
+                return None
+            found.append((states, charge.key, state))
+            for told in (decision.reset, decision.retry_after):
+                left = min(left, (told - 1) % _SECOND + 1)
+        return Denial(self._clock, found, at, at + left)
 
     async def give_back(self, charges: Sequence[Charge]) -> None:
         self.refund(charges)
