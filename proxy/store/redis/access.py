@@ -87,11 +87,13 @@ class Access:
         """A connection without its handshake. Raises OSError."""
         loop = asyncio.get_running_loop()
 
-        def make() -> Connection:
+        def make() -> Any:  # as Connection does not derive from asyncio.Protocol
             return Connection(loop, on_lost)
 
+        connection: Connection
         if address.socket is not None:
-            return (await loop.create_unix_connection(make, address.socket))[1]
+            _, connection = await loop.create_unix_connection(make, address.socket)
+            return connection
         context = None
         if self.tls is not None:  # read anew each time: certificates are renewed
             context = await asyncio.to_thread(client_context, self.tls)

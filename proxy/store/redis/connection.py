@@ -66,8 +66,11 @@ class _Call:
         self.given_up = False
 
 
-class Connection(asyncio.Protocol):
-    """The client's end of one connection. Speaks RESP2."""
+class Connection:
+    """The client's end of one connection. Speaks RESP2.
+
+    An asyncio.Protocol by its methods: one that derives from it could not be compiled.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, on_lost: Callable[["Connection", str], None]
@@ -154,6 +157,9 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._choked = False
+
+    def eof_received(self) -> None:
+        """The transport closes by itself."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end("the server closed the connection" if exc is None else str(exc))

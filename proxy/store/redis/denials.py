@@ -10,7 +10,7 @@ Rules:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from proxy.core.limits.decision import Decision
 from proxy.policy.snapshot import LimitVariant
@@ -19,14 +19,19 @@ from proxy.store.charge import Charge
 REMEMBER: Final = 1.0
 
 
-class _Denial(NamedTuple):
+class _Denial:
     """A denial of `cost` that was asked for at `asked` and holds until `until` (seconds)."""
 
-    until: float
-    asked: float
-    cost: int
-    variant: LimitVariant
-    decision: Decision
+    __slots__ = ("asked", "cost", "decision", "until", "variant")
+
+    def __init__(
+        self, until: float, asked: float, cost: int, variant: LimitVariant, decision: Decision
+    ) -> None:
+        self.until = until
+        self.asked = asked
+        self.cost = cost
+        self.variant = variant
+        self.decision = decision
 
 
 def unasked(charge: Charge) -> Decision:

@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from proxy.core.limits.decision import Decision
 from proxy.store.charge import Charge
@@ -36,12 +36,17 @@ _ANSWERED: Final = Struct("<ddd")
 _ALONE: Final = Struct("<dddd")
 
 
-class _Asked(NamedTuple):
+class _Asked:
     """A request's charges (or some of them) as a call names them."""
 
-    charges: Sequence[Charge]
-    names: Sequence[bytes]
-    words: Sequence[bytes]
+    __slots__ = ("charges", "names", "words")
+
+    def __init__(
+        self, charges: Sequence[Charge], names: Sequence[bytes], words: Sequence[bytes]
+    ) -> None:
+        self.charges = charges
+        self.names = names
+        self.words = words
 
     def part(self, places: Sequence[int]) -> "_Asked":
         return _Asked(
