@@ -29,7 +29,7 @@ class Driven:
     `done` is called at its end, with what it raised (CancelledError among it) or None.
     """
 
-    __slots__ = ("_awaited", "_coroutine", "_done", "_is_cancelled")
+    __slots__ = ("_awaited", "_coroutine", "_done", "_is_cancelled", "_steps")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Driven:
         done: Callable[[BaseException | None], None],
     ) -> None:
         self._coroutine = coroutine
+        self._steps = coroutine.__await__()
         self._done = done
         self._is_cancelled = False
         self._awaited: Any = None
@@ -66,13 +67,16 @@ class Driven:
                 self._is_cancelled = False
                 awaited = self._coroutine.throw(asyncio.CancelledError())
             else:
-                awaited = self._coroutine.send(None)
+                awaited = next(self._steps, ENDED)  # as `begun` does
         except StopIteration:
-            self._done(None)
+            awaited = ENDED
         except BaseException as error:
             self._done(error)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
+            return
+        if awaited is ENDED:
+            self._done(None)
         else:
             self._wait_for(awaited)
 
