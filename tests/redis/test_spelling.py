@@ -43,3 +43,18 @@ def test_what_a_limit_cost_last_is_not_what_it_costs_now() -> None:
         for shadow in (False, True):
             charges = [Charge(LIMITS[0], cost.to_bytes(16), cost, shadow)]
             assert spelling.command(charges) == packed(spelling, charges)
+
+
+def test_what_stood_beside_a_limit_last_does_not_stand_there_now() -> None:
+    """A call is remembered by its first charge: what the others are is looked at each time."""
+    spelling = Spelling(LimitKeys("sg"), script("admit"))
+    again = variant(NAMES[1], Rate(8, 3 * SECOND), space=f"{NAMES[1]}:1")  # as after a reload
+    others = [
+        [], [charge(LIMITS[1])], [charge(LIMITS[2])], [charge(LIMITS[2], cost=2)],
+        [charge(LIMITS[1]), charge(LIMITS[2])], [charge(LIMITS[2]), charge(LIMITS[1])],
+        [charge(again)], [Charge(LIMITS[1], b"b" * 16, 1, True)], [charge(LIMITS[0])],
+    ]  # fmt: skip
+    for beside in others:
+        for then in others:
+            for charges in ([charge(LIMITS[0]), *beside], [charge(LIMITS[0], 7), *then]):
+                assert spelling.command(charges) == packed(spelling, charges)

@@ -37,7 +37,7 @@ _CHARGE_NOW: Final = _ORDER.pack(CHARGE, SERVERS_CLOCK)
 class _Words:
     """A variant as calls spell it: its keys' names around the caller's part, its packed charges."""
 
-    __slots__ = ("_charges", "_packed", "after", "alone", "before", "tail", "variant")
+    __slots__ = ("_charges", "_packed", "after", "before", "form", "tail", "variant")
 
     def __init__(self, variant: LimitVariant, keys: LimitKeys) -> None:
         params = variant.params
@@ -52,9 +52,8 @@ class _Words:
             getattr(params, "volume", 0),
         )
         self._charges: dict[tuple[int, bool], bytes] = {}
-        self.alone: tuple[int, bool, tuple[bytes, bytes]] | None = None
-        """Of the last call about this limit alone: its cost, whether it was in shadow, and what
-        stood around the caller's part."""
+        self.form: _Form | None = None
+        """Of the last call whose first charge was of this limit."""
 
     def charge(self, cost: int, shadow: bool) -> bytes:
         """A charge as the scripts read it."""
@@ -67,15 +66,39 @@ class _Words:
         return known
 
 
+class _Form:
+    """A call but for the keys of its callers: `pieces` stand before, between and behind them."""
+
+    __slots__ = ("_charges", "pieces")
+
+    def __init__(self, charges: Sequence[Charge], pieces: list[bytes]) -> None:
+        self._charges = [Charge(one.variant, b"", one.cost, one.shadow) for one in charges]
+        self.pieces = pieces
+
+    def fits(self, charges: Sequence[Charge]) -> bool:
+        """Whether a call about these charges differs in their keys at most."""
+        known = self._charges
+        if len(known) != len(charges):
+            return False
+        for place, charge in enumerate(charges):
+            one = known[place]
+            if (
+                one.variant is not charge.variant
+                or one.cost != charge.cost
+                or one.shadow != charge.shadow
+            ):
+                return False
+        return True
+
+
 class Spelling:
     """Spells charges for calls of `admit`, a script that takes a key for each."""
 
-    __slots__ = ("_admit", "_keys", "_openings", "_words")
+    __slots__ = ("_admit", "_keys", "_words")
 
     def __init__(self, keys: LimitKeys, admit: Script) -> None:
         self._keys = keys
         self._admit = admit
-        self._openings: dict[int, tuple[bytes, bytes]] = {}
         self._words: dict[int, _Words] = {}
 
     def names(self, charges: Sequence[Charge]) -> list[bytes]:
@@ -95,36 +118,28 @@ class Spelling:
         return b"".join((_ORDER.pack(order, now), *words))
 
     def command(self, charges: Sequence[Charge]) -> bytes:
-        """The call that charges them at the server's time, packed."""
-        if len(charges) == 1:
-            charge = charges[0]
-            before, after = self._around(charge)
-            return before + key_text(charge.key) + after
-        opening = self._openings.get(len(charges))
-        if opening is None:
-            opening = self._openings[len(charges)] = self._opening(len(charges))
-        parts = [opening[0]]
-        words = [opening[1]]
+        """The call that charges them (one or more) at the server's time, packed."""
+        first = charges[0]
+        spelt = self._words.get(id(first.variant)) or self._spelt(first.variant)
+        form = spelt.form
+        if form is None or not form.fits(charges):
+            form = spelt.form = self._form(charges)
+        pieces = form.pieces
+        parts = [pieces[0]]
+        for place, charge in enumerate(charges, 1):
+            parts.append(key_text(charge.key))
+            parts.append(pieces[place])
+        return b"".join(parts)
+
+    def _form(self, charges: Sequence[Charge]) -> _Form:
+        opening, argument = self._opening(len(charges))
+        pieces = [opening]
         for charge in charges:
             spelt = self._spelt(charge.variant)
-            parts.append(spelt.before)
-            parts.append(key_text(charge.key))
-            parts.append(spelt.after)
-            words.append(spelt.charge(charge.cost, charge.shadow))
-        words.append(b"\r\n")
-        return b"".join(parts + words)
-
-    def _around(self, charge: Charge) -> tuple[bytes, bytes]:
-        """What stands around the caller's key in a call about this charge alone."""
-        spelt = self._words.get(id(charge.variant)) or self._spelt(charge.variant)
-        alone = spelt.alone
-        if alone is not None and alone[0] == charge.cost and alone[1] == charge.shadow:
-            return alone[2]
-        head, argument = self._opening(1)
-        word = spelt.charge(charge.cost, charge.shadow)
-        around = head + spelt.before, b"%b%b%b\r\n" % (spelt.after, argument, word)
-        spelt.alone = charge.cost, charge.shadow, around
-        return around
+            pieces[-1] += spelt.before
+            pieces.append(spelt.after)
+        pieces[-1] += b"".join((argument, *self.words(charges), b"\r\n"))
+        return _Form(charges, pieces)
 
     def _opening(self, count: int) -> tuple[bytes, bytes]:
         """How a call about so many charges begins (RESP: an array of strings), and its argument,
