@@ -7,12 +7,15 @@ has been free the longest; where none is free it waits for one, and the wait is 
 A load that only asks again once it was answered leaves out all those who would have come during a
 slow answer (coordinated omission); this one does not. One process without threads, which
 sleeps by select(2): its timeout is in microseconds, that of an event loop in milliseconds, and
-would send in bursts. How late it was itself is told, too.
+would send in bursts. It yields the core to whoever wants it, as an origin beside it that had to
+wait for the end of a time slice would be taken for a slow proxy. How late it was itself is told,
+too.
 """
 
 import argparse
 import gc
 import json
+import os
 import random
 import re
 import select
@@ -177,6 +180,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     asked = parser.parse_args()
     parts = urlsplit(asked.url)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     timed = send(
         (parts.hostname or "127.0.0.1", parts.port or 80), differing(parts.netloc),
         rate=asked.rate, seconds=asked.seconds, connections=asked.connections,
