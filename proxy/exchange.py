@@ -23,6 +23,8 @@ class Exchange:
     """One request on its way through the sentence: who, where, may they, ask, answer."""
 
     __slots__ = (
+        "_fields",
+        "_unjoined",
         "admission",
         "authority",
         "body",
@@ -32,7 +34,6 @@ class Exchange:
         "client_ip",
         "denied",
         "expect_continue",
-        "fields",
         "host",
         "inform",
         "memo",
@@ -75,7 +76,7 @@ class Exchange:
         self.path, mark, query = target.partition("?")
         self.query: str | None = query if mark else None
         """Raw; None without a "?" (an empty query is "")."""
-        self.version, self.fields = version, fields  # 10 or 11
+        self.version, self._fields, self._unjoined = version, fields, ""  # 10 or 11
         self.authority = authority
         """The Host as received (or absolute-form's authority): what is preserved upstream."""
         self.scheme, self.peer = scheme, peer
@@ -113,6 +114,20 @@ class Exchange:
         self.memo: Memo | None = None
         self.trace = ""
         """What is known of the same request; the value of its traceparent line, which is not."""
+
+    @property
+    def fields(self) -> Fields:
+        """The request's field lines. A memo's traceparent joins them when they are first looked
+        at: most of what is answered here is so without."""
+        if self._unjoined:
+            self._fields = self._fields.joined("traceparent", self._unjoined)
+            self._unjoined = ""
+        return self._fields
+
+    @fields.setter
+    def fields(self, fields: Fields) -> None:
+        self._fields = fields
+        self._unjoined = ""
 
     def copy(self) -> "Exchange":
         """The request as it is now, to be asked about in another way."""
@@ -212,13 +227,12 @@ class Memo:
 
     def exchange(self, trace: str, inform: Callable[[int, Lines], None] | None) -> Exchange:
         """The request once more. `trace` is the value of its traceparent line, "" without one."""
-        fields = self._fields
         ex = Exchange(
             self._snapshot,
             self._method,
             self._target,
             11,
-            fields.joined("traceparent", trace) if trace else fields,
+            self._fields,
             self._authority,
             self._scheme,
             self._peer,
@@ -234,7 +248,7 @@ class Memo:
         ex.route = self._route
         ex.captures = self._captures
         ex.memo = self
-        ex.trace = trace
+        ex.trace = ex._unjoined = trace
         return ex
 
 
