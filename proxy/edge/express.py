@@ -55,9 +55,6 @@ class Carrier(Client, Protocol):
     def engaged(self, is_engaged: bool) -> None:
         """A request waits for something; or it no longer does."""
 
-    def at_rest(self, outcome: Outcome) -> None:
-        """A request is over: the connection is at rest, or ends."""
-
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def received(self, data: bytes) -> None: ...
@@ -145,7 +142,8 @@ class ExpressLane:
     def _is_answered(self, started: float, outcome: Outcome) -> None:
         """A request was answered at once."""
         self.rested = started
-        if outcome is not KEEP or self._serving.has_unsent:
+        if outcome is not KEEP:
+            self._serving.front.turn.flush()
             self._carrier.at_rest(outcome)
 
     def _read(self, data: bytes) -> RequestHead | None:
@@ -211,6 +209,7 @@ class ExpressLane:
         carrier = self._carrier
         carrier.engaged(True)
         front.began()
+        front.turn.flush()  # of this connection's, none may be left
         outcome = END
         try:
             outcome = await self._serving.conclude(ex, answer, started, True)

@@ -112,10 +112,10 @@ class GatewayProtocol(RequestHandler):
             )
 
     def data_received(self, data: bytes) -> None:
-        self._front.arrivals.add(self, data)
+        self._front.turn.add(self, data)
 
     def eof_received(self) -> None:
-        self._front.arrivals.take()
+        self._front.turn.take()
         super().eof_received()
 
     def received(self, data: bytes) -> None:
@@ -168,7 +168,7 @@ class GatewayProtocol(RequestHandler):
         )
 
     def _head_timed_out(self) -> None:
-        self._front.arrivals.take()  # what came in time counts
+        self._front.turn.take()  # what came in time counts
         if self._head_timer is None or self.transport is None:
             return
         self._head_timer = None
@@ -247,7 +247,7 @@ class GatewayProtocol(RequestHandler):
             )
 
     def _process_keepalive(self) -> None:
-        self._front.arrivals.take()
+        self._front.turn.take()
         if self._express.busy:
             self._keepalive_handle = None  # it is set again after the answer
         else:

@@ -15,9 +15,9 @@ from aiohttp import web
 from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.core.recent import Recent
-from proxy.edge.arrivals import Arrivals
 from proxy.edge.express import Memos
 from proxy.edge.protocol import GatewayProtocol, Incoming, self_test
+from proxy.edge.turn import Turn
 from proxy.exchange import Exchange
 from proxy.handler import Flow
 from proxy.logs import AccessLog
@@ -52,7 +52,7 @@ class Front:
         self.memos: Memos = Recent(MEMOS)
         self.flow = flow
         self.access = access
-        self.arrivals = Arrivals(asyncio.get_running_loop())
+        self.turn = Turn(asyncio.get_running_loop())
         self.draining = False
         self.in_flight = 0
         self.manager = _Manager(self)
@@ -118,7 +118,7 @@ class Front:
     async def drain(self, timeout: float) -> None:
         """Lets requests in flight finish, at most `timeout` seconds; idle connections close now,
         the others after the answer that they are at."""
-        self.arrivals.take()
+        self.turn.take()
         self.draining = True
         for conn in list(self.manager.connections_by_protocol):
             if conn.idle:

@@ -14,11 +14,12 @@ from proxy.edge.body import IncomingBody
 from proxy.edge.writer import (
     ClientGone,
     Outlet,
+    at_once,
+    body_length,
     interim_head,
     keep_refusal,
     refused_again,
     reset,
-    write_at_once,
     write_reply,
 )
 from proxy.exchange import Exchange, Memo
@@ -51,6 +52,9 @@ class Client(Outlet, Protocol):
 
     def write_interim(self, data: bytes) -> None:
         """Writes an interim answer at once."""
+
+    def at_rest(self, outcome: Outcome) -> None:
+        """A request is over: the connection is at rest, or ends."""
 
     async def tunnel(self, reply: Reply) -> int:
         """Runs an upgraded connection to its end; the number of bytes sent to the client."""
@@ -95,11 +99,14 @@ class Serving:
         except Exception as fault:
             return _failed(ex, fault)
 
-    @property
-    def has_unsent(self) -> bool:
-        """Whether what was written is not with the kernel yet."""
+    def tell(self, data: bytes) -> None:
+        """Writes an answer of the express lane."""
         transport = self._client.transport
-        return transport is not None and transport.get_write_buffer_size() > 0
+        if transport is None:
+            return
+        transport.write(data)
+        if transport.get_write_buffer_size():
+            self._client.at_rest(KEEP)  # not with the kernel yet
 
     def finish_at_once(self, ex: Exchange, reply: Reply, started: float) -> Outcome | None:
         """Sends an answer to an express request if nothing need be waited for; None where
@@ -109,9 +116,11 @@ class Serving:
         if transport is None or reply.stream is not None:
             return None
         close = reply.close or front.draining
-        sent = write_at_once(transport, reply, ex.method, close)
-        if sent is None:
+        data = at_once(reply, ex.method, close)
+        if data is None:
             return None
+        front.turn.tell(self, data)
+        sent = body_length(reply, ex.method)
         memo = ex.memo
         if memo is not None and memo.refusal is not None and not memo.refusal.date:
             keep_refusal(memo.refusal, reply, ex.method, ex.request_id)
@@ -132,7 +141,7 @@ class Serving:
         if data is None or not front.flow.refuses(refusal):
             memo.refusal = None
             return False
-        transport.write(data)
+        front.turn.tell(self, data)
         seconds = monotonic() - started
         if front.access.on:
             ex = memo.exchange("", None)

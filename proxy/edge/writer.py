@@ -93,22 +93,34 @@ def write_at_once(
 ) -> int | None:
     """Writes the whole answer if nothing need be waited for; the number of body bytes sent. None
     where something must be: then nothing is written, and `write_reply` is to be awaited."""
+    data = at_once(reply, method, close)
+    if data is None:
+        return None
+    transport.write(data)
+    return body_length(reply, method)
+
+
+def body_length(reply: Reply, method: str) -> int:
+    """How many bytes of an answer that is sent at once are its body's."""
+    status = reply.status
+    return 0 if status == 204 or status == 304 or method == "HEAD" else len(reply.body)
+
+
+def at_once(reply: Reply, method: str, close: bool) -> bytes | None:
+    """The whole answer, if nothing need be waited for."""
     status = reply.status
     if status == 204:
-        transport.write(_head(reply, "", close))
-        return 0
+        return _head(reply, "", close)
     if method == "HEAD" or status == 304:
         length = reply.length
         if length is None and not reply.origin:
             length = len(reply.body)
         framing = "" if length is None else f"Content-Length: {length}\r\n"
-        transport.write(_head(reply, framing, close))
-        return 0
+        return _head(reply, framing, close)
     body = reply.body
     if reply.stream is not None or len(body) > _LARGE:
         return None
-    transport.write(_head(reply, f"Content-Length: {len(body)}\r\n", close) + body)
-    return len(body)
+    return _head(reply, f"Content-Length: {len(body)}\r\n", close) + body
 
 
 def keep_refusal(refusal: Refusal, reply: Reply, method: str, request_id: str) -> None:

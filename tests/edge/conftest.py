@@ -14,7 +14,7 @@ from proxy import logs
 from proxy.app import Gateway
 
 ON_BOTH = (
-    "test_arrivals",
+    "test_turn",
     "test_driving",
     "test_lanes",
     "test_bounds",
