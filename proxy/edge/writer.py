@@ -126,13 +126,16 @@ def at_once(reply: Reply, method: str, close: bool) -> bytes | None:
 def keep_refusal(refusal: Refusal, reply: Reply, method: str, request_id: str) -> None:
     """Keeps the bytes of a refusal's answer, which has just been sent at once, for `refused_again`.
 
-    A request id that the gateway made stands in them once; what a client has sent may stand in them
-    elsewhere, too, but is the same each time.
+    A request id that the gateway made stands in them once, or not at all where the route edits it
+    out: then nothing is kept, as there is no place for another's. What a client has sent may stand
+    in them elsewhere, too, but is the same each time.
     """
     date = _CLOCK.date()  # first: what is made in the second after it has another one
     body = reply.body
     head = _head(reply, f"Content-Length: {len(body)}\r\n", False)
-    before, _, after = head.partition(request_id.encode("latin-1"))
+    before, found, after = head.partition(request_id.encode("latin-1"))
+    if not found:
+        return
     sent = b"" if method == "HEAD" else body
     refusal.before, refusal.after = _shared(before), _shared(after + sent)
     refusal.sent = len(sent)

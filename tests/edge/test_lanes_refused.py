@@ -193,6 +193,27 @@ async def test_edits_of_the_route_hold(
     assert answer.get("X-Edited") == "why"
 
 
+@pytest.mark.parametrize("edit", ["remove: [X-Request-Id]", "set: {X-Request-Id: ours}"])
+async def test_a_name_that_is_edited_out_stays_out(
+    start_gateway: StartGateway, start_origin: StartOrigin, edit: str
+) -> None:
+    """And stands nowhere else: behind the head it would shift the body, and all that follows."""
+    edits = f"upstream: origin, limits: [two], response_headers: {{{edit}}}}}"
+    running = await start_gateway(
+        await start_origin(),
+        routes=ROUTE.replace("upstream: origin}", edits),
+        limits=BURST_OF_TWO,
+    )
+    async with await Wire.open(running.port) as client:
+        answers = [await client.ask(ask("/a")) for _ in range(8)]
+    refused = answers[2:]
+    assert [answer.status for answer in refused] == [429] * 6
+    assert {answer.get("X-Request-Id") for answer in refused} == {
+        None if edit.startswith("remove") else "ours"
+    }
+    assert [answer.body for answer in refused] == [refused[0].body] * 6
+
+
 async def test_a_date_is_of_its_second(
     refusing: Refusing, monkeypatch: pytest.MonkeyPatch, ready: list[bool]
 ) -> None:
