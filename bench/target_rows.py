@@ -78,11 +78,12 @@ class Ground:
             return []
         return [self.ours(prepare)._replace(name=INTERPRETED, program=lambda: sys.executable)]
 
-    def take_turns(self, workload: str, runners: Sequence[Runner]) -> None:
-        """The rounds, in the other direction in every second one."""
+    def take_turns(self, workload: str, runners: Sequence[Runner], times: int = 1) -> None:
+        """The rounds, in the other direction in every second one; with so many `times` the
+        connections."""
         for turn in range(self.asked.rounds):
             for runner in runners if turn % 2 == 0 else reversed(runners):
-                runner.turn(self.asked.seconds, self.asked.connections)
+                runner.turn(self.asked.seconds, times * self.asked.connections)
         self.spreads += [
             Spread(workload, title(runner), runner.loads, runner.cpu) for runner in runners
         ]
@@ -285,7 +286,8 @@ def latency(ground: Ground) -> list[Verdict]:
 
 
 def workers(ground: Ground) -> list[Verdict]:
-    """Two workers need a Redis store, so one has it here, too."""
+    """Two workers need a Redis store, so one has it here, too. There are connections for two: each
+    worker is to have as many as one has elsewhere, as it does together what comes together."""
     workload = "CPU per request, two workers"
     _forget(ground.redis)
     with contextlib.ExitStack() as stack:
@@ -293,7 +295,7 @@ def workers(ground: Ground) -> list[Verdict]:
         two = ground.start(stack, ground.ours(everything_on.two_workers))
         assert one is not None
         assert two is not None
-        ground.take_turns(workload, [one, two])
+        ground.take_turns(workload, [one, two], times=2)
         for runner in (one, two):
             runner.never_alone()
     first, second = ground.spreads[-2:]
