@@ -249,23 +249,22 @@ def latency(ground: Ground) -> list[Verdict]:
             return [unmeasured(workload, "nginx", must, None)]
         both = (Paced(own, []), Paced(peer, []))
         halves = []
-        for turn in range(-1, asked.rounds):
+        for turn in range(asked.rounds + 1):
             # Anew in every round: the machine may be half as fast as in the one before, and half
             # of what it did then would be all that it can do.
             half = measure(own.url, asked.seconds, asked.connections).per_second / 2
             for paced in both if turn % 2 == 0 else reversed(both):
-                timed = constant(
-                    paced.runner.url,
-                    rate=half,
-                    seconds=asked.seconds,
-                    connections=asked.connections,
-                    core=LOAD_CORE,
+                shape = {"rate": half, "seconds": asked.seconds}
+                paced.timed.append(
+                    constant(
+                        paced.runner.url, **shape, connections=asked.connections, core=LOAD_CORE
+                    )
                 )
-                # In the first turn its requests are new to whoever remembers requests.
-                if turn >= 0:
-                    paced.timed.append(timed)
-            halves += [half] if turn >= 0 else []
-        half = statistics.median(halves)
+            halves.append(half)
+        # In the first round its requests were new to whoever remembers requests.
+        for paced in both:
+            del paced.timed[0]
+        half = statistics.median(halves[1:])
         workload = f"{workload}: {half:,.0f} req/s"
     more = [(one.p99 - two.p99) / 1000 for one, two in zip(*(p.timed for p in both), strict=True)]
     for paced in both:

@@ -172,24 +172,24 @@ class Memo:
         "_client_ip",
         "_fields",
         "_host",
-        "_method",
         "_peer",
         "_request_id",
-        "_route",
         "_scheme",
         "_snapshot",
         "_target",
         "_trusted",
         "forwarded",
         "limit_keys",
+        "method",
         "plain_key",
         "refusal",
+        "route",
     )
 
     def __init__(self, ex: Exchange) -> None:
         received = ex.fields.index.get("x-request-id")
         self._snapshot = ex.snapshot
-        self._method = ex.method
+        self.method = ex.method
         self._target = ex.target
         self._fields = ex.fields
         self._authority = ex.authority
@@ -199,7 +199,7 @@ class Memo:
         self._trusted = ex.trusted
         self._client_ip = ex.client_ip
         self._request_id = ex.request_id if ex.request_id == received else ""
-        self._route = ex.route
+        self.route = ex.route
         self._captures = ex.captures
         self.limit_keys: list[bytes] | None = None
         """stages.limits: what it is counted under, by usual limit."""
@@ -211,16 +211,6 @@ class Memo:
         self.refusal: Refusal | None = None
         """stages.limits: what it was refused for, the last time that it was."""
 
-    @property
-    def method(self) -> str:
-        """The request's method."""
-        return self._method
-
-    @property
-    def route(self) -> "RoutePlan | None":
-        """Where it goes."""
-        return self._route
-
     def name(self) -> str:
         """The X-Request-Id of the request once more."""
         return self._request_id or new_request_id()
@@ -229,7 +219,7 @@ class Memo:
         """The request once more. `trace` is the value of its traceparent line, "" without one."""
         ex = Exchange(
             self._snapshot,
-            self._method,
+            self.method,
             self._target,
             11,
             self._fields,
@@ -245,7 +235,7 @@ class Memo:
         ex.trusted = self._trusted
         ex.client_ip = self._client_ip
         ex.request_id = self.name()
-        ex.route = self._route
+        ex.route = self.route
         ex.captures = self._captures
         ex.memo = self
         ex.trace = ex._unjoined = trace

@@ -136,9 +136,8 @@ def keep_refusal(refusal: Refusal, reply: Reply, method: str, request_id: str) -
     before, found, after = head.partition(request_id.encode("latin-1"))
     if not found:
         return
-    sent = b"" if method == "HEAD" else body
-    refusal.before, refusal.after = _shared(before), _shared(after + sent)
-    refusal.sent = len(sent)
+    refusal.sent = sent = body_length(reply, method)
+    refusal.before, refusal.after = _shared(before), _shared(after + body[:sent])
     refusal.date = date
 
 

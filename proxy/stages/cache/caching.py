@@ -1,7 +1,6 @@
 """The cache of one process, as it lives: what is stored, what is on its way, what was purged."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from proxy.core.cache.record import Stored
 from proxy.metrics import Metrics
 from proxy.stages.cache.marks import Marks
 from proxy.stages.cache.tier import Tier
+from proxy.store.clock import milliseconds
 from proxy.store.memory.cache import Held, MemoryCache
 from proxy.store.memory.purges import Purges
 from proxy.store.ports import Mark, NobodyTold, Purge, SharedCache, StoreError
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
 FlightId = tuple[bytes, tuple[tuple[str, str | None], ...]]
 """(primary key, what Vary is known to select by)."""
-
-
-def wall_clock() -> int:
-    """Now, in ms since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 def softened(held: Held, now: int) -> Stored:
@@ -46,7 +41,7 @@ class Caching:
         size: int,
         *,
         blind: int = 0,
-        clock: Callable[[], int] = wall_clock,
+        clock: Callable[[], int] = milliseconds,
     ) -> None:
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()

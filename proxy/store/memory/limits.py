@@ -224,16 +224,14 @@ class MemoryLimits:
             self._add(new, now)
         return decisions
 
-    def denial(
-        self, charges: Sequence[Charge], decisions: Sequence[Decision | None]
-    ) -> Denial | None:
+    def denial(self, charges: Sequence[Charge], decisions: Sequence[Decision]) -> Denial | None:
         """What the last `decide` has just refused these charges for. None where a key has no state
         of its own that says so: it shares a bucket, or was charged by the same request before."""
         at = self._refused_at
         left = _SECOND
         found: list[_Charged] = []
         for charge, decision in zip(charges, decisions, strict=True):
-            if decision is None or decision.allowed:
+            if decision.allowed:
                 continue
             states = self._spaces[charge.variant.space].shards[charge.key[-1]]
             state = states.get(charge.key)
