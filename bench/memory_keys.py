@@ -16,7 +16,7 @@ from pathlib import Path
 from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Rate
 from proxy.metrics import Metrics
-from proxy.policy.snapshot import LimitVariant
+from proxy.policy.limit_plans import LimitVariant
 from proxy.store.charge import Charge
 from proxy.store.memory.limits import MemoryLimits
 

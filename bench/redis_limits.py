@@ -27,7 +27,8 @@ from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Rate
 from proxy.core.store_urls import read_store_url
 from proxy.metrics import Metrics
-from proxy.policy.snapshot import LimitVariant, StorePlan
+from proxy.policy.limit_plans import LimitVariant
+from proxy.policy.snapshot import StorePlan
 from proxy.store.charge import Charge
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road

@@ -14,7 +14,8 @@ from proxy.core.message import Announced, RequestBody
 if TYPE_CHECKING:
     from proxy.core.limits.decision import Decision
     from proxy.metrics import LimitTally
-    from proxy.policy.snapshot import LimitVariant, RoutePlan, Snapshot
+    from proxy.policy.limit_plans import LimitVariant
+    from proxy.policy.snapshot import RoutePlan, Snapshot
     from proxy.store.charge import Charge
     from proxy.store.memory.limits import Denial
 

@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 
 from proxy.admin.answers import Refusal
 from proxy.admin.query import read_parts
+from proxy.policy.limit_plans import LimitPlan, LimitVariant
 from proxy.policy.problem import suggest
-from proxy.policy.snapshot import LimitPlan, LimitVariant, Snapshot
+from proxy.policy.snapshot import Snapshot
 from proxy.store.charge import Charge
 from proxy.store.ports import LimitStore
 

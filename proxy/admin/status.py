@@ -3,7 +3,8 @@
 from proxy import __version__
 from proxy.admin.control import Control
 from proxy.metrics import DECISIONS, OUTCOMES
-from proxy.policy.snapshot import CachePlan, IdempotencyPlan, LimitPlan, RoutePlan, Snapshot
+from proxy.policy.limit_plans import LimitPlan
+from proxy.policy.snapshot import CachePlan, IdempotencyPlan, RoutePlan, Snapshot
 
 
 def status(control: Control, snapshot: Snapshot, now: float) -> dict[str, object]:

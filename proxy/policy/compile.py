@@ -18,21 +18,20 @@ from proxy.core.cache.tags import TagTemplate
 from proxy.core.health import HealthTerms
 from proxy.core.idempotency import Kept
 from proxy.core.idempotency import Terms as IdempotencyTerms
-from proxy.core.keys import KeyTemplate, WhenRule
+from proxy.core.keys import KeyTemplate
 from proxy.core.matching import PathPattern, Rewrite, RouteMatch, RouteTable
 from proxy.core.message import Upstream
-from proxy.core.ratelimit import policy_item
 from proxy.core.retries import Budget
 from proxy.core.store_urls import StoreUrl
 from proxy.metrics import Metrics
 from proxy.policy.draft import Draft
+from proxy.policy.limiting import limit_plans
 from proxy.policy.load import Loaded, load
 from proxy.policy.models.caches import CacheSection
 from proxy.policy.models.idempotency import IdempotencySection
 from proxy.policy.models.leaves import Section
-from proxy.policy.models.limits import LimitSection, OverrideSection
 from proxy.policy.models.routes import HeaderEditsSection, RouteSection
-from proxy.policy.models.store import OnFailure, StoreTlsSection
+from proxy.policy.models.store import StoreTlsSection
 from proxy.policy.models.upstreams import UpstreamSection, UpstreamTlsSection
 from proxy.policy.resilience import destinations
 from proxy.policy.snapshot import (
@@ -40,8 +39,6 @@ from proxy.policy.snapshot import (
     CachePlan,
     HeaderEdits,
     IdempotencyPlan,
-    LimitPlan,
-    LimitVariant,
     LogPlan,
     RoutePlan,
     ServerPlan,
@@ -52,7 +49,6 @@ from proxy.policy.snapshot import (
     UpstreamPlan,
     UpstreamTls,
 )
-from proxy.policy.terms import Terms, terms_of
 
 
 class Live(Protocol):
@@ -86,7 +82,7 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
         name: _upstream(draft, name, part.section) for name, part in draft.upstreams.items()
     }
     store = _store(draft)
-    limits = {name: _limit(name, part.section, store, live) for name, part in draft.limits.items()}
+    limits = limit_plans(draft, store, live)
     trusted = _trusted_headers(draft)
     caches = {
         name: _cache(name, part.section, trusted, live) for name, part in draft.caches.items()
@@ -288,58 +284,6 @@ def _edits(edits: HeaderEditsSection | None) -> HeaderEdits | None:
     # YAML is UTF-8; on the wire a field value is its bytes, one character per byte.
     values = tuple((name, text.encode().decode("latin-1")) for name, text in edits.set.items())
     return HeaderEdits(values, frozenset(name.lower() for name in edits.remove))
-
-
-def _limit(name: str, limit: LimitSection, store: StorePlan, live: Live) -> LimitPlan:
-    base = terms_of(limit)
-    assert base is not None
-    on_failure = limit.on_store_failure or store.on_failure
-    overrides = []
-    for override in limit.overrides:
-        terms = terms_of(limit, override)
-        variant = None if terms is None else _variant(name, limit, terms, override, on_failure)
-        overrides.append((WhenRule.parse(override.when), variant))
-    return LimitPlan(
-        name=name,
-        algorithm=limit.algorithm,
-        key=KeyTemplate.parse(limit.key),
-        charge=limit.charge,
-        base=_variant(name, limit, base, None, on_failure),
-        overrides=tuple(overrides),
-        tally=live.metrics.limit(name),
-    )
-
-
-def _variant(
-    name: str,
-    limit: LimitSection,
-    terms: Terms,
-    override: OverrideSection | None,
-    on_failure: OnFailure,
-) -> LimitVariant:
-    params = terms.compile()
-    quota = terms.algorithm.quota(params)
-    condition = {key: sorted(values) for key, values in override.when.items()} if override else None
-    period = "month" if terms.rate.monthly else terms.rate.period
-    # An override is known by its condition, not its place: moving it keeps its state.
-    space = json.dumps(
-        [name, condition, limit.algorithm, limit.key, period], sort_keys=True, ensure_ascii=True
-    )
-    fixed = isinstance(terms.cost, int)
-    return LimitVariant(
-        limit=name,
-        space=space,
-        algorithm=terms.algorithm,
-        params=params,
-        capacity=terms.algorithm.capacity(params),
-        quota=quota.q,
-        window=quota.w,
-        policy_item=policy_item(name, quota),
-        cost=terms.cost if isinstance(terms.cost, int) else None,
-        cost_header=None if fixed else str(terms.cost),
-        shadow=terms.mode == "shadow",
-        on_failure=on_failure,
-    )
 
 
 def config_hash(draft: Draft) -> str:

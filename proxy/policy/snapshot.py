@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from proxy.core.addresses import AddressSet
 from proxy.core.breaker import Breaker
@@ -18,15 +18,13 @@ from proxy.core.cache.tags import TagTemplate
 from proxy.core.health import HealthTerms
 from proxy.core.idempotency import Kept
 from proxy.core.idempotency import Terms as IdempotencyTerms
-from proxy.core.keys import KeyTemplate, WhenRule
-from proxy.core.limits.decision import Algorithm
+from proxy.core.keys import KeyTemplate
 from proxy.core.matching import Rewrite, RouteTable
 from proxy.core.message import Upstream
-from proxy.core.ratelimit import sf_string
 from proxy.core.retries import Budget, RetryTerms
 from proxy.core.store_urls import StoreUrl
-from proxy.metrics import CacheTally, IdempotencyTally, LimitTally, RouteTally, UpstreamTally
-from proxy.policy.usual import UsualLimits
+from proxy.metrics import CacheTally, IdempotencyTally, RouteTally, UpstreamTally
+from proxy.policy.limit_plans import LimitPlan, UsualLimits
 
 Network = IPv4Network | IPv6Network
 
@@ -235,52 +233,6 @@ class StorePlan:
     def idempotency_at(self) -> StoreUrl:
         """Where the records of idempotent requests are."""
         return self.url if self.idempotency_url is None else self.idempotency_url
-
-
-@dataclass(frozen=True)
-class LimitVariant:
-    """A limit, or one override of it: what is counted, where, and how.
-
-    `space` names the state: limit, override, algorithm, key and period. A reload that changes
-    none of these keeps counting.
-    """
-
-    limit: str
-    space: str
-    algorithm: Algorithm
-    params: Any
-    """The algorithm's compiled parameters (`Algorithm.compile`)."""
-    capacity: int
-    quota: int
-    """RateLimit-Policy's q."""
-    window: int | None
-    """RateLimit-Policy's w in seconds, or None where it is left out."""
-    policy_item: str
-    """`"NAME";q=Q;w=W`, ready to send."""
-    cost: int | None
-    """A fixed cost, or None: `cost_header` says."""
-    cost_header: str | None
-    """A trusted header's name, lower case."""
-    shadow: bool
-    on_failure: Literal["local", "allow", "deny"] = "local"
-    """What becomes of this limit while the shared store is in trouble."""
-    sf_name: str = field(init=False, repr=False, compare=False)
-    """The limit's name as an RFC 9651 String."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sf_name", sf_string(self.limit))
-
-
-@dataclass(frozen=True)
-class LimitPlan:
-    name: str
-    algorithm: str
-    key: KeyTemplate
-    charge: Literal["request", "miss"]
-    base: LimitVariant
-    overrides: tuple[tuple[WhenRule, LimitVariant | None], ...]
-    """The first whose rule matches; None is `unlimited`."""
-    tally: LimitTally
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,7 @@ from proxy.core.ratelimit import (
     too_many_requests,
 )
 from proxy.exchange import Exchange, Refusal
-from proxy.policy.snapshot import LimitPlan, LimitVariant
-from proxy.policy.usual import UsualLimits
+from proxy.policy.limit_plans import LimitPlan, LimitVariant, UsualLimits
 from proxy.store.charge import Charge
 from proxy.store.memory.limits import Denial, MemoryLimits
 from proxy.store.ports import LimitStore, Unavailable

@@ -1,7 +1,7 @@
 """One question to a limit store. It stands by itself as every request asks some: this module is
 compiled where `ports` is not."""
 
-from proxy.policy.snapshot import LimitVariant
+from proxy.policy.limit_plans import LimitVariant
 
 
 class Charge:

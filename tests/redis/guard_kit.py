@@ -11,7 +11,7 @@ from road_kit import a_road
 from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Decision, Rate
 from proxy.metrics import Metrics
-from proxy.policy.snapshot import LimitVariant
+from proxy.policy.limit_plans import LimitVariant
 from proxy.store.breaker import Breaker
 from proxy.store.charge import Charge
 from proxy.store.guard import GuardedLimits

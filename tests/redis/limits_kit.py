@@ -10,7 +10,7 @@ from redisservers import RedisServer, store_plan
 from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Rate
 from proxy.metrics import Metrics
-from proxy.policy.snapshot import LimitVariant
+from proxy.policy.limit_plans import LimitVariant
 from proxy.store.charge import Charge
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road

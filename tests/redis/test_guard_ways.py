@@ -10,7 +10,7 @@ from redisservers import RedisServer, RedisServers
 from road_kit import blocking, eventually
 
 from proxy.exposition import render
-from proxy.policy.snapshot import LimitVariant
+from proxy.policy.limit_plans import LimitVariant
 from proxy.store.ports import StoreError, Unavailable
 
 NOWHERE = "redis://127.0.0.1:1"

@@ -11,7 +11,7 @@ from redisservers import store_plan, wait_for
 from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Rate
 from proxy.metrics import Metrics
-from proxy.policy.snapshot import LimitVariant
+from proxy.policy.limit_plans import LimitVariant
 from proxy.store.charge import Charge
 from proxy.store.ports import StoreError
 from proxy.store.redis.limits import RedisLimits

@@ -17,7 +17,7 @@ from redisservers import store_plan
 from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Decision, Rate
 from proxy.metrics import Metrics
-from proxy.policy.snapshot import LimitVariant
+from proxy.policy.limit_plans import LimitVariant
 from proxy.store.charge import Charge
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road

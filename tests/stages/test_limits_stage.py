@@ -19,7 +19,7 @@ from proxy.core.message import Reply
 from proxy.core.ratelimit import policy_item
 from proxy.exchange import Exchange
 from proxy.metrics import Metrics
-from proxy.policy.snapshot import LimitPlan, LimitVariant
+from proxy.policy.limit_plans import LimitPlan, LimitVariant
 from proxy.stages import limits
 from proxy.store.memory.limits import MemoryLimits
 

@@ -10,7 +10,7 @@ from proxy.core.limits import ALGORITHMS
 from proxy.core.limits.decision import Rate
 from proxy.core.ratelimit import policy_item
 from proxy.metrics import Metrics
-from proxy.policy.snapshot import LimitVariant
+from proxy.policy.limit_plans import LimitVariant
 from proxy.store.charge import Charge
 from proxy.store.memory.limits import MemoryLimits
 from proxy.store.redis.limits import RedisLimits

@@ -20,7 +20,7 @@ from typing import Any
 
 from proxy.core.limits.decision import Decision, State
 from proxy.metrics import Metrics
-from proxy.policy.snapshot import LimitVariant
+from proxy.policy.limit_plans import LimitVariant
 from proxy.store.charge import Charge
 
 OVERFLOW = b"overflow"

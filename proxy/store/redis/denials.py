@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from proxy.core.limits.decision import Decision
-from proxy.policy.snapshot import LimitVariant
+from proxy.policy.limit_plans import LimitVariant
 from proxy.store.charge import Charge
 
 REMEMBER: Final = 1.0

@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Final
 
 from proxy.core.limits import ALGORITHMS
-from proxy.policy.snapshot import LimitVariant
+from proxy.policy.limit_plans import LimitVariant
 from proxy.store.charge import Charge
 from proxy.store.keys import KEY_LENGTH, LimitKeys, key_text
 from proxy.store.scripts import Script

@@ -1,0 +1,73 @@
+"""Limits of the YAML → their plans."""
+
+import json
+from typing import TYPE_CHECKING
+
+from proxy.core.keys import KeyTemplate, WhenRule
+from proxy.core.ratelimit import policy_item
+from proxy.policy.draft import Draft
+from proxy.policy.limit_plans import LimitPlan, LimitVariant
+from proxy.policy.models.limits import LimitSection, OverrideSection
+from proxy.policy.models.store import OnFailure
+from proxy.policy.snapshot import StorePlan
+from proxy.policy.terms import Terms, terms_of
+
+if TYPE_CHECKING:
+    from proxy.policy.compile import Live
+
+
+def limit_plans(draft: Draft, store: StorePlan, live: "Live") -> dict[str, LimitPlan]:
+    """Every limit by name."""
+    return {name: _limit(name, part.section, store, live) for name, part in draft.limits.items()}
+
+
+def _limit(name: str, limit: LimitSection, store: StorePlan, live: "Live") -> LimitPlan:
+    base = terms_of(limit)
+    assert base is not None
+    on_failure = limit.on_store_failure or store.on_failure
+    overrides = []
+    for override in limit.overrides:
+        terms = terms_of(limit, override)
+        variant = None if terms is None else _variant(name, limit, terms, override, on_failure)
+        overrides.append((WhenRule.parse(override.when), variant))
+    return LimitPlan(
+        name=name,
+        algorithm=limit.algorithm,
+        key=KeyTemplate.parse(limit.key),
+        charge=limit.charge,
+        base=_variant(name, limit, base, None, on_failure),
+        overrides=tuple(overrides),
+        tally=live.metrics.limit(name),
+    )
+
+
+def _variant(
+    name: str,
+    limit: LimitSection,
+    terms: Terms,
+    override: OverrideSection | None,
+    on_failure: OnFailure,
+) -> LimitVariant:
+    params = terms.compile()
+    quota = terms.algorithm.quota(params)
+    condition = {key: sorted(values) for key, values in override.when.items()} if override else None
+    period = "month" if terms.rate.monthly else terms.rate.period
+    # An override is known by its condition, not its place: moving it keeps its state.
+    space = json.dumps(
+        [name, condition, limit.algorithm, limit.key, period], sort_keys=True, ensure_ascii=True
+    )
+    fixed = isinstance(terms.cost, int)
+    return LimitVariant(
+        limit=name,
+        space=space,
+        algorithm=terms.algorithm,
+        params=params,
+        capacity=terms.algorithm.capacity(params),
+        quota=quota.q,
+        window=quota.w,
+        policy_item=policy_item(name, quota),
+        cost=terms.cost if isinstance(terms.cost, int) else None,
+        cost_header=None if fixed else str(terms.cost),
+        shadow=terms.mode == "shadow",
+        on_failure=on_failure,
+    )
