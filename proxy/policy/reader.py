@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from proxy.policy.problem import Loc, Problem, dotted
-from proxy.policy.scalars import Scalar, read_scalar, type_plain
+from proxy.policy.scalars import Scalar, bare_name, hide_variables, read_scalar, type_plain
 
 Tree = dict[str, "Tree"] | list["Tree"] | Scalar
 
@@ -57,13 +57,30 @@ class Document:
         while place not in marks and place:
             place, marks = place[:-1], self.values
         for held, written in self.lent.get(loc, ()):
-            message = message.replace(held, written)
+            message = _hide(message, held, written)
         line, col = marks.get(place, (1, 1))
         self.problems.append(Problem(self.file, line, col, dotted(loc), message, warning))
 
     @property
     def broken(self) -> bool:
         return any(not problem.warning for problem in self.problems)
+
+
+_ORDINARY = re.compile(r"[a-z_]+|[0-9]{4,5}")
+_QUOTED = re.compile(r'"[^"]*"')
+
+
+def _hide(message: str, held: str, written: str) -> str:
+    """The message with what a variable held as it was written.
+
+    An ordinary word may stand in the sentence by itself ("must be true or false"): where the value
+    is quoted, only the quotation is touched.
+    """
+    if _ORDINARY.fullmatch(held):
+        hidden = _QUOTED.sub(lambda quoted: quoted.group().replace(held, written), message)
+        if hidden != message:
+            return hidden
+    return message.replace(held, written)
 
 
 class _Loader(yaml.CSafeLoader):
@@ -79,25 +96,43 @@ def read(file: str, data: bytes, env: Mapping[str, str]) -> Document:
     text = _decode(document, data)
     if text is None:
         return document
+    hidden, showing = hide_variables(text)
     try:
-        if (mark := _too_deep(text)) is not None:
+        if (mark := _too_deep(hidden)) is not None:
             document.problems.append(
                 Problem(file, *mark, "", f"is nested more than {DEEPEST} levels deep")
             )
             return document
-        root = yaml.compose(text, Loader=_Loader)
+        root = yaml.compose(hidden, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         _syntax_problem(document, text, error)
         return document
     except yaml.reader.ReaderError as error:
         _control_problem(document, text, error)
         return document
-    _Walk(document, text, env).root(root)
+    _Walk(document, text, showing, env).root(root)
     return document
 
 
 def _too_deep(text: str) -> Mark | None:
-    """Where the nesting goes too deep. libyaml's composer recurses in C, without a bound."""
+    """Where the nesting goes too deep. libyaml's composer recurses in C, without a bound.
+
+    Its scanner reads ahead of the events and has, since PyYAML 6.0.4, a bound of its own: where it
+    fails, what stands before the failure is judged first. The failure itself is for the composer
+    to report.
+    """
+    try:
+        return _beyond_deepest(text)
+    except yaml.MarkedYAMLError as error:
+        if error.problem_mark is None:
+            return None
+        try:
+            return _beyond_deepest(text[: error.problem_mark.index])
+        except yaml.MarkedYAMLError:
+            return None
+
+
+def _beyond_deepest(text: str) -> Mark | None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -128,9 +163,12 @@ def _place(text: str, index: int) -> Mark:
 class _Walk:
     """One walk over a file's nodes."""
 
-    def __init__(self, document: Document, text: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, document: Document, text: str, showing: dict[int, str], env: Mapping[str, str]
+    ) -> None:
         self.document = document
         self.text = text
+        self.showing = showing
         self.env = env
         self.open: list[int] = []
         self.count = 0
@@ -163,12 +201,7 @@ class _Walk:
             return None
         self.refuse_tag(loc, node)
         if isinstance(node, yaml.ScalarNode):
-            plain = node.style is None or node.style == ""
-            lent: list[tuple[str, str]] = []
-            scalar = read_scalar(node.value, plain, self.env, lambda m: document.note(loc, m), lent)
-            if lent:
-                document.lent[loc] = lent
-            return scalar
+            return self.scalar(loc, node)
         self.open.append(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -181,6 +214,18 @@ class _Walk:
             return items
         finally:
             self.open.pop()
+
+    def scalar(self, loc: Loc, node: yaml.ScalarNode) -> Scalar | None:
+        document, text = self.document, node.value.translate(self.showing)
+        lent: list[tuple[str, str]] = []
+        scalar = read_scalar(
+            text, not node.style, self.env, lambda message: document.note(loc, message), lent
+        )
+        if lent:
+            document.lent[loc] = lent
+        if (name := bare_name(text)) is not None:
+            document.note(loc, f"${name} is taken as text; did you mean ${{{name}}}?", warning=True)
+        return scalar
 
     def mapping(self, loc: Loc, node: yaml.MappingNode) -> dict[str, Tree]:
         tree: dict[str, Tree] = {}
@@ -223,7 +268,7 @@ class _Walk:
             )
             return None
         self.refuse_tag(loc, node)
-        return str(node.value)
+        return str(node.value.translate(self.showing))
 
     def refuse_tag(self, loc: Loc, node: yaml.Node) -> None:
         written = re.compile(r"(?:&\S+\s+)?(![^\s,\[\]{}]*)").match(
@@ -275,7 +320,7 @@ def _syntax_problem(document: Document, text: str, error: yaml.MarkedYAMLError) 
             if char == "\t":
                 message = "a tab cannot stand in front of a key or value: use spaces"
     if "bare brace" in message:
-        message += "; put paths with {captures}, and ${VARIABLES}, in quotes there"
+        message += "; put paths with {captures} in quotes there"
     line, col = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
     document.problems.append(Problem(document.file, line, col, "", message))
 

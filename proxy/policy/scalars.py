@@ -5,7 +5,11 @@
 - `${NAME}` and `${NAME:-default}` are replaced, once: what a variable holds is not searched again.
   The default also stands in for an empty variable, as in a shell. `$${` is a literal `${`.
 - A plain scalar is typed after that, so `${PORT}` can be a number; a quoted one stays a string.
+- A variable is one scalar, never a list or a map: a default that looks like one is refused.
 - An empty value is None: left out.
+
+A `${NAME}` is hidden from the YAML parser (`hide_variables`): inside `{ }` and `[ ]` its own braces
+would end the value.
 """
 
 import re
@@ -23,6 +27,15 @@ _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^{}]*)(\})?")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-)(.*))?", re.DOTALL)
+_WHOLE = re.compile(r"\$\{([^{}\n]*)\}")
+_COLLECTION_DEFAULT = re.compile(
+    r"\s*\$\{[A-Za-z_][A-Za-z0-9_]*:-\s*(?:\[.*\]\s*\}\s*|\{.*)", re.DOTALL
+)
+# As in a shell or a compose file. In the middle of a word a $ is more likely a literal one.
+_BARE_NAME = re.compile(r"(?<![\w$])\$([A-Z_][A-Z0-9_]+)")
+
+# What could end a plain scalar within a flow collection (YAML 1.2 §7.3.3).
+_INDICATORS = "{}[],:#"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -68,6 +81,27 @@ def type_plain(text: str) -> Value:
 _SECRET_LENGTH = 4
 
 
+def hide_variables(text: str) -> tuple[str, dict[int, str]]:
+    """Replaces the indicators in every `${…}` by private-use characters, one for one, so that all
+    places in the text stay what they were. The second is for `str.translate`, to turn it back."""
+    if not _WHOLE.search(text):
+        return text, {}
+    used = set(text)
+    for first in range(0xF0000, 0xFFFF0, len(_INDICATORS)):
+        stand_ins = [chr(first + place) for place in range(len(_INDICATORS))]
+        if used.isdisjoint(stand_ins):
+            break
+    hiding = str.maketrans(_INDICATORS, "".join(stand_ins))
+    showing = dict(zip(map(ord, stand_ins), _INDICATORS, strict=True))
+    return _WHOLE.sub(lambda found: found.group().translate(hiding), text), showing
+
+
+def bare_name(text: str) -> str | None:
+    """The first environment-like `$NAME` without braces, which is not replaced."""
+    found = _BARE_NAME.search(text)
+    return found.group(1) if found else None
+
+
 def read_scalar(
     text: str,
     plain: bool,
@@ -75,8 +109,14 @@ def read_scalar(
     complain: Callable[[str], None],
     lent: list[tuple[str, str]],
 ) -> Scalar | None:
-    """The scalar, or None where it is empty (left out). `complain` is told of bad variables,
-    `lent` takes (what a variable held, how it was written)."""
+    """The scalar, or None where it is empty (left out). `complain` is called with what is wrong
+    with a variable; `lent` takes (what a variable held, how it was written)."""
+    if plain and _COLLECTION_DEFAULT.fullmatch(text):
+        complain(
+            "a variable is one value, never a list or a map: "
+            "give each item a variable of its own, such as [${A:-a}, ${B:-b}]"
+        )
+        return None
     if "${" in text:
         text = _replace(text, env, complain, lent)
         if plain:

@@ -137,6 +137,7 @@ BEYOND_A_SCHEMA = {
     "upstream-tls-unused",
     "upstream-unknown",
     "variable-bad-name",
+    "variable-default-list",
     "variable-missing",
     "variable-unclosed",
     "workers-need-redis",

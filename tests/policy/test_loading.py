@@ -162,6 +162,33 @@ def test_variables_give_numbers_where_numbers_are_wanted(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "held", "message"),
+    [
+        ("health_path: ${X}", "ready", 'must be a plain path such as /-/ready, not "${X}"'),
+        (
+            "ratelimit_headers: ${X}",
+            "standards",
+            'must be standard, legacy, both or off, not "${X}"',
+        ),
+        ("ratelimit_headers: ${X}", "legac", 'must be standard, legacy, both or off, not "${X}"'),
+        ("max_headers: ${X}", "number", 'must be a whole number, not "${X}"'),
+        ("max_headers: '${X}'", "1234", 'must be a whole number, not "${X}"; take the quotes away'),
+    ],
+)
+def test_no_message_is_changed_by_a_word_that_a_variable_holds(
+    key: str, held: str, message: str, tmp_path: Path
+) -> None:
+    (error,) = errors(tmp_path, f"policies: []\nserver:\n  {key}\n{APP}{ROUTES}", X=held)
+    assert message in error
+
+
+def test_a_boolean_in_quotes_from_a_variable(tmp_path: Path) -> None:
+    text = f'policies: []\nstore: {{tls: {{verify: "${{X}}"}}}}\n{APP}{ROUTES}'
+    (error,) = errors(tmp_path, text, X="true")
+    assert error.endswith('must be true or false, not "${X}"; take the quotes away')
+
+
 def test_an_open_admin_port_takes_its_token_from_the_environment(tmp_path: Path) -> None:
     text = f"admin:\n  listen: 0.0.0.0:9090\n  token: ${{ADMIN_TOKEN:-}}\n{APP}{ROUTES}"
     assert loaded(tmp_path / "x", text, ADMIN_TOKEN="s3cret").draft.admin.section.token == "s3cret"
