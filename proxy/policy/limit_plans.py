@@ -36,6 +36,8 @@ class LimitVariant:
     shadow: bool
     on_failure: Literal["local", "allow", "deny"] = "local"
     """What becomes of this limit while the shared store is in trouble."""
+    refundable: bool = False
+    """Whether its charges may be given back, so that a denial may end before its time."""
     sf_name: str = field(init=False, repr=False, compare=False)
     """The limit's name as an RFC 9651 String."""
 

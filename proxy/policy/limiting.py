@@ -18,24 +18,53 @@ if TYPE_CHECKING:
 
 def limit_plans(draft: Draft, store: StorePlan, live: "Live") -> dict[str, LimitPlan]:
     """Every limit by name."""
-    return {name: _limit(name, part.section, store, live) for name, part in draft.limits.items()}
+    refundable = _refundable(draft, store)
+    return {
+        name: _limit(name, part.section, store, live, name in refundable)
+        for name, part in draft.limits.items()
+    }
 
 
-def _limit(name: str, limit: LimitSection, store: StorePlan, live: "Live") -> LimitPlan:
+def _refundable(draft: Draft, store: StorePlan) -> set[str]:
+    """The limits that some route charges before it asks others, which may refuse: those beside a
+    limit with `charge: miss`; in a cluster, those beside a limit with another key, whose slot is
+    another one."""
+    found: set[str] = set()
+    for part in draft.routes:
+        route = part.section
+        sections = {name: draft.limits[name].section for name in route.limits}
+        late = {name for name, limit in sections.items() if limit.charge == "miss" and route.cache}
+        first = sections.keys() - late
+        if late:
+            found |= first
+        if store.url.kind == "cluster":
+            for together in (first, late):
+                if len({tuple(sections[name].key) for name in together}) > 1:
+                    found |= together
+    return found
+
+
+def _limit(
+    name: str, limit: LimitSection, store: StorePlan, live: "Live", refundable: bool
+) -> LimitPlan:
     base = terms_of(limit)
     assert base is not None
     on_failure = limit.on_store_failure or store.on_failure
+
+    def variant(terms: Terms, override: OverrideSection | None) -> LimitVariant:
+        return _variant(name, limit, terms, override, on_failure, refundable)
+
     overrides = []
     for override in limit.overrides:
         terms = terms_of(limit, override)
-        variant = None if terms is None else _variant(name, limit, terms, override, on_failure)
-        overrides.append((WhenRule.parse(override.when), variant))
+        chosen = None if terms is None else variant(terms, override)
+        overrides.append((WhenRule.parse(override.when), chosen))
     return LimitPlan(
         name=name,
         algorithm=limit.algorithm,
         key=KeyTemplate.parse(limit.key),
         charge=limit.charge,
-        base=_variant(name, limit, base, None, on_failure),
+        base=variant(base, None),
         overrides=tuple(overrides),
         tally=live.metrics.limit(name),
     )
@@ -47,6 +76,7 @@ def _variant(
     terms: Terms,
     override: OverrideSection | None,
     on_failure: OnFailure,
+    refundable: bool,
 ) -> LimitVariant:
     params = terms.compile()
     quota = terms.algorithm.quota(params)
@@ -70,4 +100,5 @@ def _variant(
         cost_header=None if fixed else str(terms.cost),
         shadow=terms.mode == "shadow",
         on_failure=on_failure,
+        refundable=refundable,
     )

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
-from proxy.core.limits.decision import Decision
+from proxy.core.limits.decision import NOT_ASKED, Decision
 from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.core.ratelimit import (
@@ -257,12 +257,14 @@ def _count(
             plan.tally.allowed += 1
             continue
         if charge.shadow:
-            if decision.allowed:
-                plan.tally.allowed += 1
-            else:
+            if not decision.allowed:
                 _shadow_denied(ex, plan)
+            elif decision is not NOT_ASKED:
+                plan.tally.allowed += 1
             continue
-        if decision.allowed:
+        if decision is NOT_ASKED:
+            pass
+        elif decision.allowed:
             plan.tally.allowed += 1
             delay = max(delay, decision.delay)
         else:

@@ -53,7 +53,8 @@ class LimitStore(Protocol):
     """Where limits count."""
 
     async def admit(self, charges: Sequence[Charge]) -> "Sequence[Decision | None]":
-        """Checks all, then charges all or none; one Decision per charge, in order.
+        """Checks all, then charges all or none; one Decision per charge, in order. It is NOT_ASKED
+        for a limit that was not asked, as another one had refused the request.
 
         None is a limit that let the request through uncounted, as its store is in trouble and it
         says `on_failure: allow`. Raises Unavailable where one says `deny`.

@@ -13,6 +13,7 @@ from rawhttp import Answer, Wire
 from proxy.edge.serving import Serving
 from proxy.edge.writer import Clock
 from proxy.exchange import Memo
+from proxy.store.charge import Charge
 
 SECOND = 1_000_000
 ENOUGH = 5
@@ -163,6 +164,47 @@ async def test_each_of_two_that_refuse_is_told(refusing: Refusing, ready: list[b
     assert b'"violated-policies": ["two", "other"]' in answer.body
     metrics = running.gateway.metrics
     assert metrics.limit("two").denied == metrics.limit("other").denied == ENOUGH - 2
+
+
+async def test_another_one_that_comes_to_refuse_is_told_at_once(
+    refusing: Refusing, clocks: Clocks, ready: list[bool]
+) -> None:
+    """Its requests being refused, the client is not what brings it there."""
+    whole = "whole: {algorithm: fixed_window, rate: 4/h, key: [global]}"
+    running = await refusing(f"{BURST_OF_TWO}\n{whole}", "two, whole")
+    async with await Wire.open(running.port) as client, await Wire.open(running.port) as other:
+        answer = await hammer(client)
+        assert (ready[-1], answer.get("Retry-After")) == (True, "10")
+        assert (await other.ask(ask("/b"))).status == 200
+        answer = await client.ask(ask("/a"))
+        assert ready[-1], "what still allows it changes nothing"
+        assert b'"violated-policies": ["two"]' in answer.body
+        assert (await other.ask(ask("/b"))).status == 200
+        answer = await client.ask(ask("/a"))
+    assert not ready[-1]
+    assert b'"violated-policies": ["two", "whole"]' in answer.body
+    assert int(answer.get("Retry-After") or 0) > 10
+    metrics = running.gateway.metrics
+    assert (metrics.limit("two").denied, metrics.limit("whole").denied) == (5, 1)
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "sliding_log",
+                                       "token_bucket"])  # fmt: skip
+async def test_what_is_given_back_lets_it_pass(
+    refusing: Refusing, clocks: Clocks, ready: list[bool], algorithm: str
+) -> None:
+    two = f'two: {{algorithm: {algorithm}, rate: 2/h, key: ["path.rest"]}}'
+    running = await refusing(two)
+    async with await Wire.open(running.port) as client:
+        assert (await hammer(client)).status == 429
+        front = running.gateway._front
+        assert front is not None
+        plan = front.snapshot.limits["two"]
+        charge = Charge(plan.base, plan.key.digest_values(("a",)), 1, False)
+        charge.at = clocks.now
+        await running.gateway.limit_store.give_back([charge])
+        assert ready[-1]
+        assert (await client.ask(ask("/a"))).status == 200
 
 
 async def test_a_name_that_the_client_gives_stays(refusing: Refusing, ready: list[bool]) -> None:

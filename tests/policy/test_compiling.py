@@ -321,3 +321,39 @@ def test_loading_gives_snapshot_and_warnings(tmp_path: Path) -> None:
     assert warnings == [
         f"{tmp_path}/gateway.yaml:1:1: routes: warning: no routes: every request is answered 404"
     ]
+
+
+REFUNDING = """
+limits:
+  first: {rate: 1/s, key: [ip]}
+  beside: {rate: 1/s, key: [ip]}
+  whole: {rate: 1/s, key: [global]}
+  miss: {rate: 1/s, key: [ip], charge: miss}
+  alone: {rate: 1/s, key: [ip]}
+caches: {pages: {}}
+"""
+REFUNDING_ROUTES = """
+routes:
+  - {name: a, match: {path: /a}, upstream: o, limits: [first, miss], cache: pages}
+  - {name: b, match: {path: /b}, upstream: o, limits: [beside, miss]}
+  - {name: c, match: {path: /c}, upstream: o, limits: [beside, first]}
+  - {name: d, match: {path: /d}, upstream: o, limits: [beside, whole]}
+  - {name: e, match: {path: /e}, upstream: o, limits: [alone]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "refundable"),
+    [
+        ("memory://", {"first"}),
+        ("redis://127.0.0.1", {"first"}),
+        ("redis+cluster://127.0.0.1:1", {"first", "beside", "whole"}),
+    ],
+)
+def test_whose_charges_may_be_given_back(tmp_path: Path, url: str, refundable: set[str]) -> None:
+    """Those of limits that some route charges before it asks another one, which may refuse."""
+    head = f"store: {{url: '{url}'}}\npolicies: [limits.yaml]\n"
+    upstreams = "upstreams: {o: {endpoints: ['http://127.0.0.1:1']}}\n"
+    compiled = snapshot(tmp_path, head + upstreams + REFUNDING_ROUTES, REFUNDING)
+    found = {name for name, plan in compiled.limits.items() if plan.base.refundable}
+    assert found == refundable

@@ -2,6 +2,7 @@
 mistake."""
 
 import asyncio
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -144,10 +145,7 @@ async def test_no_more_than_the_limit_under_contention(redis_cluster, store):
 
 
 async def test_a_denial_that_may_be_refunded_is_not_remembered(store):
-    both = window("both", 1)
-    small = window("small", 1)
-    await store.admit([charge(small, HIGH)])
-    await store.admit([charge(both, LOW), charge(small, HIGH)])  # refunds `both`
+    both = replace(window("both", 1), refundable=True)
     await store.admit([charge(both, LOW)])
     assert not (await store.admit([charge(both, LOW)]))[0].allowed
     assert not store._denials

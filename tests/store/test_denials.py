@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.core.limits.decision import Decision
+from proxy.core.limits.decision import NOT_ASKED, Decision
 from proxy.store.redis.denials import Denials
 
 SECOND = 1_000_000
@@ -82,6 +82,12 @@ def test_not_for_another_key(denials, make):
     assert ask(denials, make.charge(limit, 2)) is None
 
 
+def test_not_for_limits_whose_charges_may_be_refunded(denials, make):
+    limit = replace(make.limit("sliding_log", 5), refundable=True)
+    remember(denials, [make.charge(limit)], [denied()])
+    assert len(denials) == 0
+
+
 def test_not_for_shadow_limits(denials, make):
     shadow = make.charge(make.limit("sliding_log", 5, shadow=True))
     remember(denials, [shadow], [denied()])
@@ -104,14 +110,32 @@ def test_not_where_a_key_was_asked_twice(denials, make):
 def test_one_denial_refuses_a_request_and_says_nothing_of_the_others(denials, make):
     known = make.charge(make.limit("token_bucket", 5, name="known"), 1)
     other = make.charge(make.limit("token_bucket", 7, name="other"), 2)
+    remember(denials, [known], [denied()])
+    answer = ask(denials, other, known)
+    assert answer == [NOT_ASKED, denied()]
+    assert answer[0] is NOT_ASKED
+    assert ask(denials, other) is None
+
+
+def test_a_shadow_limit_is_asked_all_the_same(denials, make):
+    known = make.charge(make.limit("token_bucket", 5, name="known"), 1)
     shadow = make.charge(make.limit("token_bucket", 9, name="shadow", shadow=True), 1)
     remember(denials, [known], [denied()])
-    assert ask(denials, other, known, shadow) == [
-        Decision(True, 7, 0, 0, 0),
-        denied(),
-        Decision(True, 9, 0, 0, 0),
-    ]
-    assert ask(denials, other, shadow) is None
+    assert ask(denials, known, shadow) is None
+    assert ask(denials, shadow, known) is None
+    assert ask(denials, known) == [denied()]
+
+
+def test_beside_other_limits_it_answers_for_a_tenth_of_a_second(denials, seconds, make):
+    """They may have come to refuse, too, and each that does is named."""
+    known = make.charge(make.limit("token_bucket", 5, name="known"), 1)
+    other = make.charge(make.limit("token_bucket", 7, name="other"), 2)
+    remember(denials, [known, other], [denied(), Decision(True, 7, 1, 0, 0)])
+    seconds.now = 100.09
+    assert ask(denials, known, other) is not None
+    seconds.now = 100.1
+    assert ask(denials, known, other) is None
+    assert ask(denials, known) is not None
 
 
 def test_a_reset_forgets_one_key_and_what_was_asked_before_it(denials, make):

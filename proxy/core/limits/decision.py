@@ -6,7 +6,7 @@ same name, the same state and the same arithmetic.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 State = tuple[Any, ...]
 """An algorithm's state for one key; None stands for a key never seen. Never changed in place, as
@@ -47,6 +47,11 @@ class Decision:
 
     def __repr__(self) -> str:
         return f"Decision{self.members()}"
+
+
+NOT_ASKED: Final = Decision(True, 0, 0, 0, 0)
+"""Stands for a limit that was not asked, as another one had refused the request: compared by
+identity. It is no decision, so it is not counted as one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ _Shard = dict[bytes, State | None]
 _UNKNOWN: Any = object()
 _Charged = tuple[_Shard, bytes, State | None]
 """Where a charge's key is, or would be; the key; its state before."""
+_Allowed = tuple[Charge, _Shard, State | None]
+"""A charge that was allowed; where its key is, or would be; its state when last looked at."""
 
 
 class _Space:
@@ -122,17 +124,23 @@ class Denial:
     the whole seconds of what was said are still the same: whatever changes a key's state meanwhile
     (a refund, a reset, a cheaper request that passes) puts another state in its place.
 
-    Only the limits that refused are looked at: where another one comes to refuse, too, that is
-    said within a second.
+    The limits that allowed it must still do so: a 429 names every limit that refuses the request.
+    One whose state has not changed does, as time alone gives units back.
     """
 
-    __slots__ = ("_clock", "_found", "_since", "_until")
+    __slots__ = ("_allowed", "_clock", "_denied", "_since", "_until")
 
     def __init__(
-        self, clock: Callable[[], int], found: list[_Charged], since: int, until: int
+        self,
+        clock: Callable[[], int],
+        denied: list[_Charged],
+        allowed: list[_Allowed],
+        since: int,
+        until: int,
     ) -> None:
         self._clock = clock
-        self._found = found
+        self._denied = denied
+        self._allowed = allowed
         self._since = since
         self._until = until
 
@@ -141,7 +149,18 @@ class Denial:
         now = self._clock()
         if now >= self._until or now < self._since:
             return False
-        return all(states.get(key) is state for states, key, state in self._found)
+        for states, key, state in self._denied:
+            if states.get(key) is not state:
+                return False
+        for place, (charge, shard, known) in enumerate(self._allowed):
+            current = shard.get(charge.key)
+            if current is not known:
+                variant = charge.variant
+                step = variant.algorithm.step
+                if not step(current, variant.params, now, charge.cost)[1].allowed:
+                    return False
+                self._allowed[place] = (charge, shard, current)
+        return True
 
 
 class MemoryLimits:
@@ -229,18 +248,20 @@ class MemoryLimits:
         of its own that says so: it shares a bucket, or was charged by the same request before."""
         at = self._refused_at
         left = _SECOND
-        found: list[_Charged] = []
+        denied: list[_Charged] = []
+        allowed: list[_Allowed] = []
         for charge, decision in zip(charges, decisions, strict=True):
-            if decision.allowed:
-                continue
             states = self._spaces[charge.variant.space].shards[charge.key[-1]]
             state = states.get(charge.key)
+            if decision.allowed:
+                allowed.append((charge, states, state))
+                continue
             if state is None:
                 return None
-            found.append((states, charge.key, state))
+            denied.append((states, charge.key, state))
             for told in (decision.reset, decision.retry_after):
                 left = min(left, (told - 1) % _SECOND + 1)
-        return Denial(self._clock, found, at, at + left)
+        return Denial(self._clock, denied, allowed, at, at + left)
 
     async def give_back(self, charges: Sequence[Charge]) -> None:
         self.refund(charges)

@@ -1,10 +1,13 @@
 """Denials that are remembered, so that a client that hammers does not reach the store.
 
 Rules:
-- For `REMEMBER` seconds at most, and never longer than until the request could pass, by this
+- For `ALONE` seconds at most, and never longer than until the request could pass, by this
   process's own clock, counted from when the store was asked. So not across the end of a window.
+- Where the request has other limits, for `TOGETHER` seconds at most: a 429 names every limit that
+  refuses the request, and another one may have come to refuse it meanwhile.
+- A request with a shadow limit goes to the store, which decides that limit as if it were enforced.
 - For the cost that was denied and for higher ones (which are told the wait of the lower).
-- Not for shadow limits, nor for limits whose charges are refunded: those may turn earlier.
+- Not for limits whose charges may be refunded, by any process: their denials may end earlier.
 - Not after a reload has changed the limit's parameters, and not after a reset, anywhere.
 - `most` at most; the oldest goes first.
 """
@@ -12,11 +15,12 @@ Rules:
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from proxy.core.limits.decision import Decision
+from proxy.core.limits.decision import NOT_ASKED, Decision
 from proxy.policy.limit_plans import LimitVariant
 from proxy.store.charge import Charge
 
-REMEMBER: Final = 1.0
+ALONE: Final = 1.0
+TOGETHER: Final = 0.1
 
 
 class _Denial:
@@ -32,12 +36,6 @@ class _Denial:
         self.cost = cost
         self.variant = variant
         self.decision = decision
-
-
-def unasked(charge: Charge) -> Decision:
-    """What is said of a limit that was not asked, as another has refused the request: nothing
-    that a client would see."""
-    return Decision(True, charge.variant.capacity, 0, 0, 0)
 
 
 class Denials:
@@ -56,18 +54,23 @@ class Denials:
         return len(self._held)
 
     def answer(self, charges: Sequence[Charge], names: Sequence[bytes]) -> list[Decision] | None:
-        """The answer to a request that a remembered denial refuses; None where none does."""
+        """The answer to a request that a remembered denial refuses, NOT_ASKED for its other
+        limits; None where none does."""
         now = self._clock()
         answers: list[Decision] | None = None
         for place, charge in enumerate(charges):
+            if charge.shadow:
+                return None
             denial = self._held.get(names[place])
-            if denial is None or charge.shadow or charge.cost < denial.cost:
+            if denial is None or charge.cost < denial.cost:
                 continue
             if now >= denial.until or denial.variant is not charge.variant:
                 del self._held[names[place]]
                 continue
+            if len(charges) > 1 and now >= denial.asked + TOGETHER:
+                continue
             if answers is None:
-                answers = [unasked(charge) for charge in charges]
+                answers = [NOT_ASKED] * len(charges)
             said = denial.decision
             gone = int((now - denial.asked) * 1_000_000)
             answers[place] = Decision(
@@ -84,14 +87,14 @@ class Denials:
         forgotten: int,
     ) -> None:
         """Remembers what was denied to a request that was sent at `asked`, when `forgotten` was
-        that. The caller leaves out limits that are refunded."""
+        that."""
         if forgotten != self.forgotten or len(set(names)) != len(names):
             return  # a key that was asked twice denies both together, not each
         held = self._held
         for charge, name, decision in zip(charges, names, decisions, strict=True):
-            if decision.allowed or charge.shadow:
+            if decision.allowed or charge.shadow or charge.variant.refundable:
                 continue
-            until = asked + min(REMEMBER, decision.retry_after / 1_000_000)
+            until = asked + min(ALONE, decision.retry_after / 1_000_000)
             held.pop(name, None)
             if len(held) >= self._most:
                 del held[next(iter(held))]

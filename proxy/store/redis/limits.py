@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, Final
 
-from proxy.core.limits.decision import Decision
+from proxy.core.limits.decision import NOT_ASKED, Decision
 from proxy.store.charge import Charge
 from proxy.store.keys import LimitKeys
 from proxy.store.ports import StoreError
 from proxy.store.redis.connection import ErrorReply
-from proxy.store.redis.denials import Denials, unasked
+from proxy.store.redis.denials import Denials
 from proxy.store.redis.road_port import Direct, Road
 from proxy.store.redis.spelling import CHARGE, PEEK, REFUSED, SERVERS_CLOCK, Spelling
 from proxy.store.scripts import Script, script
@@ -82,7 +82,6 @@ class RedisLimits:
         self._denials = Denials(monotonic, max_remembered)
         self.asked = 0
         """As `SharedLimits` says."""
-        self._refundable: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
         denials = self._denials
         road.subscribe(self._keys.reset_channel, denials.forget, denials.forget_all)
@@ -110,7 +109,8 @@ class RedisLimits:
             decisions, when = await self._ask_directly(direct, charges)
         for decision in decisions:
             if not decision.allowed:
-                self._remember(self._spelt(charges), decisions, at, forgotten)
+                names = self._spelling.names(charges)
+                denials.remember(charges, names, decisions, at, forgotten)
                 if _denied(charges, decisions):
                     return decisions
                 break
@@ -123,8 +123,6 @@ class RedisLimits:
             if charge.at and charge.cost:
                 slot = self._road.slot(name) if self._road.cluster else 0
                 taken.setdefault((slot, charge.at), []).append(charge)
-        # From now on a denial of theirs may be lifted before its time.
-        self._refundable.update(charge.variant.space for charge in charges)
         for (_, when), part in taken.items():
             await self._give_back(self._spelt(part), when, None)
 
@@ -148,18 +146,6 @@ class RedisLimits:
         if self._background:
             await asyncio.wait(self._background)
         await self._road.close()
-
-    def _remember(
-        self, asked: _Asked, decisions: Sequence[Decision], at: float, forgotten: int
-    ) -> None:
-        if self._refundable:
-            kept = [
-                place
-                for place, charge in enumerate(asked.charges)
-                if charge.variant.space not in self._refundable
-            ]
-            asked, decisions = asked.part(kept), [decisions[place] for place in kept]
-        self._denials.remember(asked.charges, asked.names, decisions, at, forgotten)
 
     # Calls
 
@@ -200,8 +186,7 @@ class RedisLimits:
     # Several slots
 
     async def _admit_groups(self, asked: _Asked, slots: Sequence[int]) -> list[Decision]:
-        self._refundable.update(charge.variant.space for charge in asked.charges)
-        answers = [unasked(charge) for charge in asked.charges]
+        answers = [NOT_ASKED] * len(asked.charges)
         until = None if self._timeout is None else self._monotonic() + self._timeout
         taken: list[tuple[Sequence[int], int]] = []
         refused = False
@@ -222,7 +207,9 @@ class RedisLimits:
             refused = _denied(part.charges, decisions)
             if refused:
                 for earlier, when in reversed(taken):
-                    _put(answers, earlier, await self._give_back(asked.part(earlier), when, until))
+                    refunded = await self._give_back(asked.part(earlier), when, until)
+                    if refunded is not None:
+                        _put(answers, earlier, refunded)
             else:
                 taken.append((places, at))
         if not refused:
@@ -239,15 +226,17 @@ class RedisLimits:
             raise StoreError("timeout", "the time for this request is over")
         return left
 
-    async def _give_back(self, part: _Asked, when: int, until: float | None) -> list[Decision]:
-        """Refunds one group; what its limits say then. A group that cannot be reached stays
-        charged, which refuses others but admits nobody."""
+    async def _give_back(
+        self, part: _Asked, when: int, until: float | None
+    ) -> list[Decision] | None:
+        """Refunds one group, and returns its limits' decisions after that. A group that cannot be
+        reached (None) stays charged, which refuses others but admits nobody."""
         # Sent even where the time is over, for what it does rather than for what it says.
         left = None if until is None else max(0.001, until - self._monotonic())
         try:
             decisions, _ = await self._ask(_REFUND, when, part.names, part.words, left)
         except StoreError:
-            return [unasked(charge) for charge in part.charges]
+            return None
         return decisions
 
     def _give_back_later(self, asked: _Asked, taken: list[tuple[Sequence[int], int]]) -> None:
