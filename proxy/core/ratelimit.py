@@ -1,8 +1,8 @@
 """What an answer says of its limits: RateLimit fields, their legacy form, and the 429.
 
 After draft-ietf-httpapi-ratelimit-headers-10: both fields are Lists of Strings with parameters
-(RFC 9651). RateLimit-Policy names every enforced limit; RateLimit speaks of the tightest alone,
-which the draft allows (§4).
+(RFC 9651). RateLimit-Policy names every enforced limit of the route, those among them that were not
+asked; RateLimit speaks of the tightest of those that were, which the draft allows (§4).
 
 Rules:
 - Tightest: on admission the smallest share left; on denial, of those that denied, the longest wait.
@@ -87,15 +87,19 @@ def standing(limit: Limited, decision: Decision) -> str:
     return f"RateLimit: {limit.sf_name};r={decision.remaining};t={reset}\r\n"
 
 
-def ratelimit_fields(said: Sequence[Said], style: Style) -> str:
+def ratelimit_fields(said: Sequence[Said], style: Style, not_asked: Sequence[Limited] = ()) -> str:
     """The answer's field lines for its enforced limits (none: no lines), as text: "Name: value",
-    each with its CRLF."""
-    if not said or style == "off":
+    each with its CRLF. Limits that were `not_asked` have a policy, and nothing else is known."""
+    if style == "off" or not (said or not_asked):
         return ""
+    named = [limit for limit, _ in said]
+    named.extend(not_asked)
+    if not said:
+        return "" if style == "legacy" else policies(named)
     limit, decision = tightest(said) if len(said) > 1 else said[0]
     standard = legacy = ""
     if style != "legacy":
-        standard = policies([one for one, _ in said]) + standing(limit, decision)
+        standard = policies(named) + standing(limit, decision)
     if style != "standard":
         legacy = (
             f"X-RateLimit-Limit: {limit.quota}\r\nX-RateLimit-Remaining: {decision.remaining}\r\n"

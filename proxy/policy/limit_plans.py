@@ -59,21 +59,27 @@ class LimitPlan:
 
 class UsualLimits:
     """Limits that hold as they stand for every request (no override, no cost that is stated, none
-    in shadow), with what is the same each time."""
+    in shadow), with what is the same each time. `late` are those that only a miss is charged."""
 
     __slots__ = ("digests", "policies", "tallies", "variants")
 
-    def __init__(self, plans: tuple[LimitPlan, ...]) -> None:
+    def __init__(self, plans: tuple[LimitPlan, ...], late: tuple[LimitPlan, ...]) -> None:
         self.variants = tuple([plan.base for plan in plans])
         self.digests = tuple([plan.key.digest for plan in plans])
         self.tallies = tuple([plan.tally for plan in plans])
-        self.policies = policies(self.variants)
+        enforced = [plan.base for plan in late if not plan.base.shadow]
+        self.policies = policies([*self.variants, *enforced])
         """RateLimit-Policy, as a line."""
 
     @classmethod
-    def of(cls, plans: tuple[LimitPlan, ...]) -> "UsualLimits | None":
+    def of(
+        cls, plans: tuple[LimitPlan, ...], late: tuple[LimitPlan, ...] = ()
+    ) -> "UsualLimits | None":
         """None where one of them is not usual, or there is none."""
         for plan in plans:
             if plan.overrides or plan.base.cost is None or plan.base.shadow:
                 return None
-        return cls(plans) if plans else None
+        for plan in late:
+            if plan.overrides:
+                return None
+        return cls(plans, late) if plans or late else None

@@ -319,7 +319,7 @@ class RoutePlan:
         first = tuple([plan for plan in self.limits if plan.name not in late])
         on_miss = tuple([plan for plan in self.limits if plan.name in late])
         object.__setattr__(self, "first_limits", first)
-        object.__setattr__(self, "usual_limits", UsualLimits.of(first))
+        object.__setattr__(self, "usual_limits", UsualLimits.of(first, on_miss))
         object.__setattr__(self, "miss_limits", on_miss)
 
 

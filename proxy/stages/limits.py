@@ -5,6 +5,8 @@ Rules:
 - The store answers all or nothing; this stage only picks variants, keys and costs, and counts.
 - Limits with `charge: miss` are asked just before the request goes upstream, if it does. Where they
   refuse, what the others were charged is given back.
+- RateLimit-Policy names every enforced limit of the route on every answer, also those that were not
+  asked; not those whose store is in trouble and that say `allow`.
 - A shadow limit never blocks: not even a cost that an enforced limit would answer with 400.
 - The wait of a leaky_bucket comes after the slot is taken and before anything else is done.
 - Keys are never logged: they may be credentials.
@@ -63,10 +65,16 @@ awaitable of it where the store, or a leaky_bucket, makes the request wait."""
 def admit(ex: Exchange, store: LimitStore) -> Verdict:
     """Charges the limits that every request of the route is charged."""
     route = ex.route
-    if route is None or not route.first_limits:
+    if route is None:
         return None
     plans = route.first_limits
     usual = route.usual_limits
+    if not plans:
+        if usual is not None and ex.snapshot.server.ratelimit_headers == "standard":
+            ex.admission = usual.policies
+        elif route.miss_limits:
+            _announce(ex)
+        return None
     if usual is None or ex.snapshot.server.ratelimit_headers != "standard":
         return _charge(ex, plans, store)
     # What nearly every request is. The rest of this module says the same, and more.
@@ -161,12 +169,14 @@ def _charge(ex: Exchange, plans: Sequence[LimitPlan], store: LimitStore) -> Verd
                 cost = _stated_cost(variant, ex)
             except CostError as error:
                 if not variant.shadow:
+                    _announce(ex)
                     return problem("bad-request", str(error))
                 _shadow_denied(ex, plan)
                 continue
         charges.append(Charge(variant, plan.key.digest(ex), cost, variant.shadow))
         asked.append(plan)
     if not charges:
+        _announce(ex)
         return None
     if isinstance(store, MemoryLimits):
         return _decided(ex, asked, charges, store.decide(charges))
@@ -183,6 +193,7 @@ async def _asked(
     try:
         decisions = await store.admit(charges)
     except Unavailable as trouble:
+        _announce(ex)
         return temporarily_reduced(trouble.limit)
     if usual is None:
         return await _awaited(_decided(ex, asked, charges, decisions))
@@ -252,9 +263,14 @@ def _count(
     denied, and returns the longest delay in microseconds."""
     delay = 0
     said = ex.said
+    route = ex.route
+    assert route is not None
+    # Those of a miss are asked last.
+    not_asked = [] if asked[0].charge == "miss" else _enforced(ex, route.miss_limits)
     for plan, charge, decision in zip(asked, charges, decisions, strict=True):
         if decision is None:  # let through uncounted: nothing is known of it, nothing is said
             plan.tally.allowed += 1
+            not_asked = []
             continue
         if charge.shadow:
             if not decision.allowed:
@@ -271,8 +287,22 @@ def _count(
             plan.tally.denied += 1
             ex.denied += (plan.name,)
         said.append((charge.variant, decision))
-    ex.admission = ratelimit_fields(said, ex.snapshot.server.ratelimit_headers)
+    ex.admission = ratelimit_fields(said, ex.snapshot.server.ratelimit_headers, not_asked)
     return delay
+
+
+def _enforced(ex: Exchange, plans: Sequence[LimitPlan]) -> list[LimitVariant]:
+    """Those of these limits that hold for this request and may refuse it."""
+    chosen = [choose(plan, ex) if plan.overrides else plan.base for plan in plans]
+    return [variant for variant in chosen if variant is not None and not variant.shadow]
+
+
+def _announce(ex: Exchange) -> None:
+    """Names the enforced limits of the route, where none has decided before."""
+    route = ex.route
+    if route is not None and not ex.admission:
+        limits = _enforced(ex, (*route.first_limits, *route.miss_limits))
+        ex.admission = ratelimit_fields((), ex.snapshot.server.ratelimit_headers, limits)
 
 
 def _shadow_denied(ex: Exchange, plan: LimitPlan) -> None:

@@ -53,6 +53,49 @@ async def test_a_refusal_gives_the_others_back(start_cached: StartCached, origin
     assert origin.asked("/c") == 0
 
 
+BOTH = '"every";q=100;w=3600, "upstream";q=2;w=3600'
+
+
+async def test_every_answer_names_every_limit(start_cached: StartCached, origin: Origin) -> None:
+    cached = await start(start_cached)
+    origin.answers["/a"] = respond("hello", MAX_AGE)
+    hits = 4  # the last ones are those that come again
+    answers = [await cached.ask() for _ in range(1 + hits)]
+    assert [answer.status for answer in answers] == [200] * 5
+    assert {answer.get("RateLimit-Policy") for answer in answers} == {BOTH}
+    names = [(answer.get("RateLimit") or "").partition(";")[0] for answer in answers]
+    assert names == ['"upstream"'] + ['"every"'] * hits
+    assert (await cached.ask("/b")).status == 404
+    refused = [await cached.ask("/c") for _ in range(4)]
+    assert [answer.status for answer in refused] == [429] * 4
+    assert {answer.get("RateLimit-Policy") for answer in refused} == {BOTH}
+
+
+async def test_a_refusal_by_the_first_names_those_that_were_not_asked(
+    start_cached: StartCached, origin: Origin
+) -> None:
+    cached = await start_cached(
+        policies=LIMITS.replace("100/h", "1/h"), route={"limits": ["every", "upstream"]}
+    )
+    answers = [await cached.ask() for _ in range(5)]
+    assert [answer.status for answer in answers] == [404] + [429] * 4
+    assert {answer.get("RateLimit-Policy") for answer in answers} == {BOTH.replace("100", "1")}
+
+
+@pytest.mark.parametrize("override", ["", "overrides: [{when: {method: PUT}, rate: 9/h}], "])
+async def test_a_hit_names_a_limit_that_stands_alone(
+    start_cached: StartCached, origin: Origin, override: str
+) -> None:
+    """Nothing is known of what is left of it."""
+    policies = LIMITS.replace("charge: miss", f"{override}charge: miss")
+    cached = await start_cached(policies=policies, route={"limits": ["upstream"]})
+    origin.answers["/a"] = respond("hello", MAX_AGE)
+    miss, *hits = [await cached.ask() for _ in range(4)]
+    assert (miss.get("RateLimit") or "").startswith('"upstream";r=1;t=')
+    assert {hit.get("RateLimit-Policy") for hit in hits} == {'"upstream";q=2;w=3600'}
+    assert {hit.get("RateLimit") for hit in hits} == {None}
+
+
 async def test_a_refused_leader_leaves_the_rest_to_their_own_limits(
     start_cached: StartCached, origin: Origin
 ) -> None:

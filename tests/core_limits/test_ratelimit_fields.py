@@ -119,6 +119,17 @@ def test_no_enforced_limit_no_fields():
     assert ratelimit_fields([], "both") == ""
 
 
+def test_limits_that_were_not_asked_have_a_policy_alone():
+    said = [(A, left(99, 0.6))]
+    assert read_written(ratelimit_fields(said, "standard", [MONTHLY])) == [
+        ("RateLimit-Policy", '"per-key";q=100;w=60, "monthly";q=10000'),
+        ("RateLimit", '"per-key";r=99;t=1'),
+    ]
+    assert ratelimit_fields([], "both", [MONTHLY]) == 'RateLimit-Policy: "monthly";q=10000\r\n'
+    assert ratelimit_fields([], "legacy", [MONTHLY]) == ""
+    assert ratelimit_fields(said, "off", [MONTHLY]) == ""
+
+
 @given(
     name=st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1),
     q=st.integers(0, 10**15 - 1),

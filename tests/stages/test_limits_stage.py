@@ -19,9 +19,10 @@ from proxy.core.message import Reply
 from proxy.core.ratelimit import policy_item
 from proxy.exchange import Exchange
 from proxy.metrics import Metrics
-from proxy.policy.limit_plans import LimitPlan, LimitVariant
+from proxy.policy.limit_plans import LimitPlan, LimitVariant, UsualLimits
 from proxy.stages import limits
 from proxy.store.memory.limits import MemoryLimits
+from proxy.store.ports import Unavailable
 
 SECOND = 1_000_000
 SNAPSHOTS = {
@@ -40,7 +41,7 @@ class Bench:
         self.store = MemoryLimits(lambda: self.now, self.metrics)
 
     def plan(self, name="per-key", rate="2", *, algorithm="token_bucket", burst=None, key=("ip",),
-             overrides=(), **changes):  # fmt: skip
+             overrides=(), charge="request", **changes):  # fmt: skip
         base = self.variant(name, rate, algorithm, burst, **changes)
         rules = tuple(
             (
@@ -55,7 +56,7 @@ class Bench:
         )
         template = KeyTemplate.parse(key)
         tally = self.metrics.limit(name)
-        return LimitPlan(name, algorithm, template, "request", base, rules, tally)
+        return LimitPlan(name, algorithm, template, charge, base, rules, tally)
 
     def variant(self, name, rate, algorithm, burst, **changes):
         cls = ALGORITHMS[algorithm]
@@ -129,6 +130,40 @@ def test_the_fields_of_an_admitted_request(bench):
         ("RateLimit-Policy", '"per-key";q=10;w=1, "tight";q=4;w=1'),
         ("RateLimit", '"tight";r=3;t=1'),
     ]
+
+
+def test_limits_of_a_miss_are_named_before_they_are_asked(bench):
+    plans = (
+        bench.plan("miss", "4", charge="miss"),
+        bench.plan("shadow", "4", charge="miss", shadow=True),
+        bench.plan("gold", "4", charge="miss", overrides=(({"ip": ["192.0.2.1"]}, "8"),)),
+        bench.plan("free", "4", charge="miss", overrides=(({"ip": ["192.0.2.1"]}, "unlimited"),)),
+    )
+    ex = bench.request(bench.plan(rate="10"))
+    object.__setattr__(ex.route, "miss_limits", plans)
+    object.__setattr__(ex.route, "usual_limits", None)
+    assert bench.ask(ex) is None
+    assert read_written(ex.admission) == [
+        ("RateLimit-Policy", '"per-key";q=10;w=1, "miss";q=4;w=1, "gold";q=8;w=1'),
+        ("RateLimit", '"per-key";r=9;t=1'),
+    ]
+
+
+def test_a_cost_that_is_no_number_is_told_with_the_policies(bench):
+    plan = bench.plan(rate="5", **HEADER)
+    ex = bench.request(plan, headers=[("X-Cost", "-1")], trusted=True)
+    assert bench.ask(ex).status == 400
+    assert read_written(ex.admission) == [("RateLimit-Policy", '"per-key";q=5;w=1')]
+
+
+async def test_a_store_that_must_not_be_guessed_is_told_with_the_policies(bench):
+    class Gone:
+        async def admit(self, charges):
+            raise Unavailable("per-key")
+
+    ex = bench.request(bench.plan(rate="5"), bench.plan("trial", shadow=True))
+    assert (await limits.admit(ex, Gone())).status == 503
+    assert read_written(ex.admission) == [("RateLimit-Policy", '"per-key";q=5;w=1')]
 
 
 def test_off_adds_no_fields(bench):
@@ -314,18 +349,20 @@ def test_the_usual_way_says_what_the_long_one_says(
     def said(usual: bool) -> list[object]:
         bench = Bench()
         store = Elsewhere(bench.store) if elsewhere else bench.store
-        plans = [
+        plans = tuple(
             bench.plan(f"l{number}", str(rate), algorithm=name, key=(key,), cost=min(cost, rate))
             for number, (name, rate, cost, key) in enumerate(asked)
-        ]
+        )
         answers: list[object] = []
         for ip, pause in calls:
             bench.now += pause
             ex = bench.request(*plans, ip=ip)
             # What a route works out for itself of its other settings.
-            object.__setattr__(ex.route, "miss_limits", tuple(plans) if more else ())
-            if not usual:
-                object.__setattr__(ex.route, "usual_limits", None)
+            late = (bench.plan("late", charge="miss"),) if more else ()
+            object.__setattr__(ex.route, "miss_limits", late)
+            object.__setattr__(
+                ex.route, "usual_limits", UsualLimits.of(plans, late) if usual else None
+            )
             answers.append(outcome(limits.admit(ex, store)))
             answers.append((ex.admission, ex.denied, ex.shadow_denied))
             answers.append([(c.variant.limit, c.key, c.cost, c.shadow, c.at) for c in ex.charges])
