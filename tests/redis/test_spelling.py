@@ -46,7 +46,6 @@ def test_what_a_limit_cost_last_is_not_what_it_costs_now() -> None:
 
 
 def test_what_stood_beside_a_limit_last_does_not_stand_there_now() -> None:
-    """A call is remembered by its first charge: what the others are is looked at each time."""
     spelling = Spelling(LimitKeys("sg"), script("admit"))
     again = variant(NAMES[1], Rate(8, 3 * SECOND), space=f"{NAMES[1]}:1")  # as after a reload
     others = [
@@ -58,3 +57,30 @@ def test_what_stood_beside_a_limit_last_does_not_stand_there_now() -> None:
         for then in others:
             for charges in ([charge(LIMITS[0]), *beside], [charge(LIMITS[0], 7), *then]):
                 assert spelling.command(charges) == packed(spelling, charges)
+
+
+def test_routes_that_begin_with_the_same_limit_each_have_their_call() -> None:
+    spelling = Spelling(LimitKeys("sg"), script("admit"))
+    routes = [[LIMITS[0]], [LIMITS[0], LIMITS[1]], [LIMITS[0], LIMITS[2]]]
+    for _ in range(2):
+        for route in routes:
+            spelling.command([charge(limit) for limit in route])
+    known = dict(spelling._calls)
+    assert len(known) == len(routes)
+    for route in routes:
+        spelling.command([charge(limit, key=9) for limit in route])
+    assert spelling._calls == known, "none of them was spelt anew"
+
+
+def test_calls_are_kept_in_bounds() -> None:
+    """Costs come from headers, and limits of an earlier configuration are of no use any more."""
+    spelling = Spelling(LimitKeys("sg"), script("admit"))
+    for cost in range(3000):
+        charges = [charge(LIMITS[0], cost=cost)]
+        assert spelling.command(charges) == packed(spelling, charges)
+        assert len(spelling._calls) <= 1000
+    for number in range(50):
+        fresh = variant(NAMES[1], Rate(1 + number, SECOND), space="again")
+        charges = [charge(fresh), charge(LIMITS[0])]
+        assert spelling.command(charges) == packed(spelling, charges)
+        del fresh, charges

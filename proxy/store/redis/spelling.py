@@ -3,7 +3,7 @@ argument that all the rest is packed into, and, where nothing has to be looked a
 whole call as it goes over the wire.
 
 Rules:
-- What is the same for every call about a limit is spelt once; a call adds the caller's key.
+- What is the same for every call about the same limits is spelt once; a call adds the keys.
 - `command` and `names` with `argument` say the same: the command is what packing those would give.
 """
 
@@ -30,6 +30,8 @@ _ORDER: Final = Struct("<dd")
 _PACKED: Final = Struct("<BBddddd")
 _NUMBERS: Final = {name: number for number, name in enumerate(ALGORITHMS, 1)}
 _REMEMBERED: Final = 10_000
+_CALLS: Final = 1_000
+"""Calls that are remembered but for their keys, of some hundred bytes each."""
 _COSTS: Final = 64
 _CHARGE_NOW: Final = _ORDER.pack(CHARGE, SERVERS_CLOCK)
 
@@ -37,7 +39,7 @@ _CHARGE_NOW: Final = _ORDER.pack(CHARGE, SERVERS_CLOCK)
 class _Words:
     """A variant as calls spell it: its keys' names around the caller's part, its packed charges."""
 
-    __slots__ = ("_charges", "_packed", "after", "before", "form", "tail", "variant")
+    __slots__ = ("_charges", "_packed", "after", "before", "tail", "variant")
 
     def __init__(self, variant: LimitVariant, keys: LimitKeys) -> None:
         params = variant.params
@@ -52,8 +54,6 @@ class _Words:
             getattr(params, "volume", 0),
         )
         self._charges: dict[tuple[int, bool], bytes] = {}
-        self.form: _Form | None = None
-        """Of the last call whose first charge was of this limit."""
 
     def charge(self, cost: int, shadow: bool) -> bytes:
         """A charge as the scripts read it."""
@@ -66,40 +66,29 @@ class _Words:
         return known
 
 
-class _Form:
-    """A call but for the keys of its callers: `pieces` stand before, between and behind them."""
+class _Call:
+    """A call but for its keys: `pieces` stand before, between and behind them. It holds the
+    variants, so nothing else gets their ids."""
 
-    __slots__ = ("_charges", "pieces")
+    __slots__ = ("_variants", "pieces")
 
     def __init__(self, charges: Sequence[Charge], pieces: list[bytes]) -> None:
-        self._charges = [Charge(one.variant, b"", one.cost, one.shadow) for one in charges]
+        self._variants = [charge.variant for charge in charges]
         self.pieces = pieces
-
-    def fits(self, charges: Sequence[Charge]) -> bool:
-        """Whether a call about these charges differs in their keys at most."""
-        known = self._charges
-        if len(known) != len(charges):
-            return False
-        for place, charge in enumerate(charges):
-            one = known[place]
-            if (
-                one.variant is not charge.variant
-                or one.cost != charge.cost
-                or one.shadow != charge.shadow
-            ):
-                return False
-        return True
 
 
 class Spelling:
     """Spells charges for calls of `admit`, a script that takes a key for each."""
 
-    __slots__ = ("_admit", "_keys", "_words")
+    __slots__ = ("_admit", "_calls", "_keys", "_words")
 
     def __init__(self, keys: LimitKeys, admit: Script) -> None:
         self._keys = keys
         self._admit = admit
         self._words: dict[int, _Words] = {}
+        self._calls: dict[tuple[int, ...], _Call] = {}
+        """By all charges of the call: the id of each one's variant, and its cost, inverted in
+        shadow."""
 
     def names(self, charges: Sequence[Charge]) -> list[bytes]:
         """The names of the charges' keys."""
@@ -119,19 +108,24 @@ class Spelling:
 
     def command(self, charges: Sequence[Charge]) -> bytes:
         """The call that charges them (one or more) at the server's time, packed."""
-        first = charges[0]
-        spelt = self._words.get(id(first.variant)) or self._spelt(first.variant)
-        form = spelt.form
-        if form is None or not form.fits(charges):
-            form = spelt.form = self._form(charges)
-        pieces = form.pieces
+        known = []
+        for charge in charges:
+            known.append(id(charge.variant))
+            known.append(~charge.cost if charge.shadow else charge.cost)
+        call = tuple(known)
+        spelt = self._calls.get(call)
+        if spelt is None:
+            if len(self._calls) >= _CALLS:
+                self._calls.clear()
+            spelt = self._calls[call] = _Call(charges, self._pieces(charges))
+        pieces = spelt.pieces
         parts = [pieces[0]]
         for place, charge in enumerate(charges, 1):
             parts.append(key_text(charge.key))
             parts.append(pieces[place])
         return b"".join(parts)
 
-    def _form(self, charges: Sequence[Charge]) -> _Form:
+    def _pieces(self, charges: Sequence[Charge]) -> list[bytes]:
         opening, argument = self._opening(len(charges))
         pieces = [opening]
         for charge in charges:
@@ -139,7 +133,7 @@ class Spelling:
             pieces[-1] += spelt.before
             pieces.append(spelt.after)
         pieces[-1] += b"".join((argument, *self.words(charges), b"\r\n"))
-        return _Form(charges, pieces)
+        return pieces
 
     def _opening(self, count: int) -> tuple[bytes, bytes]:
         """How a call about so many charges begins (RESP: an array of strings), and its argument,
