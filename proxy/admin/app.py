@@ -140,8 +140,9 @@ class _Calls:
         )
 
     async def free_key(self, request: web.Request) -> web.Response:
-        plan = idempotency.find(self._snapshot(), request.match_info["name"])
-        record = idempotency.read_record(plan, _raw_query(request))
+        snapshot = self._snapshot()
+        plan = idempotency.find(snapshot, request.match_info["name"])
+        record = idempotency.read_record(snapshot, plan, _raw_query(request))
         await self._control.free_record(record)
         return web.Response(status=204)
 

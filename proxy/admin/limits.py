@@ -29,7 +29,8 @@ class Asked(NamedTuple):
 
 def read_query(query: str) -> Asked:
     """Reads a raw query (latin-1 wire text). Raises Refusal 422."""
-    values, numbers = read_parts(query, "key", "override")
+    values, others = read_parts(query, "key", "override")
+    numbers = others["override"]
     override: int | None = None
     if numbers:
         if len(numbers) > 1 or not _NUMBER.fullmatch(numbers[0]):

@@ -4,23 +4,23 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from proxy.admin.answers import Refusal
-from proxy.policy.problem import suggest
+from proxy.policy.problem import listing, suggest
 
 _MOST_ITEMS: Final = 100
 
 
 class Named(NamedTuple):
-    """A query, read: the values of the parts (None is absent), and those of the one other item."""
+    """A query, read: the values of the parts (None is absent), and those of the other items."""
 
     values: list[str | None]
-    others: list[str]
+    others: dict[str, list[str]]
 
 
-def read_parts(query: str, part: str, other: str) -> Named:
+def read_parts(query: str, part: str, *others: str) -> Named:
     """Reads a raw query (latin-1 wire text): `part=VALUE`, or `absent` for a part that the request
     did not have, and `other=VALUE`. Values are percent-encoded bytes. Raises Refusal 422."""
     values: list[str | None] = []
-    others: list[str] = []
+    found: dict[str, list[str]] = {other: [] for other in others}
     try:
         items = parse_qsl(
             query, keep_blank_values=True, encoding="latin-1", max_num_fields=_MOST_ITEMS
@@ -34,9 +34,9 @@ def read_parts(query: str, part: str, other: str) -> Named:
             if value:
                 raise Refusal(422, f"absent takes no value: it stands for one part of the {part}")
             values.append(None)
-        elif name == other:
-            others.append(value)
+        elif name in found:
+            found[name].append(value)
         else:
-            hint = suggest(name, (part, "absent", other))
-            raise Refusal(422, f"the query takes {part}, absent and {other}{hint}")
-    return Named(values, others)
+            known = (part, "absent", *others)
+            raise Refusal(422, f"the query takes {listing(known, 'and')}{suggest(name, known)}")
+    return Named(values, found)

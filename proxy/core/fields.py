@@ -61,6 +61,10 @@ class Fields:
         """Every line's value of the field called `name` (lower case), in order."""
         return [value for key, value in self.lines if key.lower() == name]
 
+    def repeats(self, name: str) -> bool:
+        """Whether the field called `name` (lower case) has several lines."""
+        return len(self.all(name)) > 1
+
     def __contains__(self, name: str) -> bool:
         return name in self.index
 

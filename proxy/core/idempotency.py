@@ -1,7 +1,7 @@
 """Idempotent replay: what is known of a request that may come again, and what follows from it.
 
-A record belongs to one policy, scope and key. Whoever comes first claims it under a lease; it is
-marked as sent before the upstream can have seen a byte; then its answer is recorded, or that
+A record belongs to one policy, host, scope and key. Whoever comes first claims it under a lease; it
+is marked as sent before the upstream can have seen a byte; then its answer is recorded, or that
 nobody knows what became of it. `TRANSITIONS` is the table.
 
 Rules:
@@ -311,11 +311,11 @@ def fingerprint(method: str, target: str, body: bytes) -> bytes:
     return digest.digest()
 
 
-def record_id(policy: str, scope: bytes, key: str) -> bytes:
-    """The 16 bytes that a record is filed under. `scope` is the hash of its parts."""
-    name = policy.encode()
+def record_id(policy: str, host: str, scope: bytes, key: str) -> bytes:
+    """The 16 bytes that a record is filed under. `host` is as routes compare it (wire text), and
+    `scope` the hash of its parts."""
     digest = blake2b(digest_size=16, person=b"idempotency")
-    for part in (name, scope, key.encode("ascii")):
+    for part in (policy.encode(), host.encode("latin-1"), scope, key.encode("ascii")):
         digest.update(len(part).to_bytes(4, "big"))
         digest.update(part)
     return digest.digest()

@@ -5,9 +5,12 @@ Rules:
   limit and never becomes the address; only `a|b` falls back, where it says so.
 - An address and a text that reads like it are different keys, or `header:X-Api-Key|ip` would let
   a caller spend the share of any address it can spell.
-- Repeated header lines are joined with ", "; the first query parameter or cookie counts. Query
-  parameters (with "+" as a space) and captures are percent-decoded, so that no other spelling of
-  the same value is another key.
+- `header:NAME` takes one line (`RepeatedHeader`): joined, a second line would make another key
+  while the origin may read the first line alone. `header:NAME+` joins the lines with ", ".
+- The scheme of Authorization is case-insensitive (RFC 9110 §11.1), as is the number of spaces
+  behind it (§11.4): both are brought to one spelling. A value without a scheme stays as it is.
+- The first query parameter or cookie counts. Query parameters (with "+" as a space) and captures
+  are percent-decoded, so that no other spelling of the same value is another key.
 - IPv4-mapped addresses are IPv4; IPv6 counts by /64, the least that a subscriber is given.
 - What is stored is a 128-bit hash of length-prefixed parts: keys that differ cannot run together.
 
@@ -23,6 +26,13 @@ from urllib.parse import unquote_to_bytes
 
 from proxy.core.addresses import AddressSet, address_key, parse_address
 from proxy.core.fields import Fields
+
+
+class RepeatedHeader(ValueError):
+    """A header that is a part of a key came in several lines; the sentence is for the client."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The request has several {name} fields where only one is allowed.")
 
 
 class Named(Protocol):
@@ -106,12 +116,28 @@ def _wire_text(text: str) -> str:
     return text.encode().decode("latin-1")
 
 
-def _compile_part(text: str) -> Reader:
-    """A reader for one part without fallbacks. Raises ValueError, a sentence."""
+def header_read(part: str) -> str | None:
+    """The name, lower case, of the header that a part without fallbacks reads; None for another
+    kind of part."""
+    return part[7:].removesuffix("+").lower() if part.startswith("header:") else None
+
+
+def _with_lower_scheme(credentials: str) -> str:
+    """An Authorization value in the one spelling that counts."""
+    scheme, space, rest = credentials.partition(" ")
+    return f"{scheme.lower()} {rest.lstrip(' ')}" if space else credentials
+
+
+def _compile_part(text: str, joins: bool) -> Reader:
+    """A reader for one part without fallbacks; `joins` as in KeyTemplate. Raises ValueError, a
+    sentence."""
     kind, colon, name = text.partition(":")
     if colon and kind in ("header", "query", "cookie"):
-        if not name or (kind != "query" and not _TOKEN.fullmatch(name)):
+        bare = name.removesuffix("+") if kind == "header" else name
+        if not bare or (kind != "query" and not _TOKEN.fullmatch(bare)):
             raise ValueError(f"{text!r} needs a name after the colon")
+        if kind == "header":
+            return _header_reader(bare, joins or bare != name)
         return _named_reader(kind, name)
     if text.startswith("path."):
         capture = text[5:]
@@ -134,10 +160,27 @@ def _compile_part(text: str) -> Reader:
     raise ValueError(f"{text!r} is not a key part: {_PARTS}")
 
 
+def _header_reader(name: str, joins: bool) -> Reader:
+    low = name.lower()
+
+    def read_single(ex: Subject) -> str | None:
+        fields = ex.fields
+        value = fields.index.get(low)
+        # The lengths differ where any field is repeated at all, which hardly any request has.
+        if len(fields.index) != len(fields.lines) and value is not None and fields.repeats(low):
+            raise RepeatedHeader(name)
+        return value
+
+    def read_joined(ex: Subject) -> str | None:
+        return ex.fields.index.get(low)
+
+    read = read_joined if joins else read_single
+    if low != "authorization":
+        return read
+    return lambda ex: None if (value := read(ex)) is None else _with_lower_scheme(value)
+
+
 def _named_reader(kind: str, name: str) -> Reader:
-    if kind == "header":
-        low = name.lower()
-        return lambda ex: ex.fields.index.get(low)
     if kind == "query":
         wire = _wire_text(name)
         return lambda ex: query_value(ex.query, wire)
@@ -149,10 +192,10 @@ class _Part:
 
     __slots__ = ("_choices", "fixed", "read")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, joins: bool) -> None:
         self.fixed = text == "global"
         """Whether it is the same for every request."""
-        self._choices = tuple((choice, _compile_part(choice)) for choice in text.split("|"))
+        self._choices = tuple((choice, _compile_part(choice, joins)) for choice in text.split("|"))
         self.read: Callable[[Subject], str] = lambda ex: _ABSENT
         """The part's value behind its kind, or `_ABSENT`."""
         for choice, read in reversed(self._choices):
@@ -212,36 +255,44 @@ def _digester(parts: Sequence[_Part]) -> Callable[[Subject], bytes]:
 
 
 class KeyTemplate:
-    """A key's parts, compiled. `parts` are their texts as written."""
+    """A key's parts, compiled. `parts` are their texts as written.
+
+    `joins`: every `header:NAME` joins repeated lines, as `header:NAME+` does. For keys that nobody
+    gains from spelling in another way. Else what reads a request raises RepeatedHeader.
+    """
 
     __slots__ = ("_parts", "captures", "digest", "headers", "inputs", "parts")
 
-    def __init__(self, parts: tuple[str, ...]) -> None:
+    def __init__(self, parts: tuple[str, ...], joins: bool = False) -> None:
         self.parts = parts
-        self._parts = tuple(_Part(part) for part in parts)
+        self._parts = tuple(_Part(part, joins) for part in parts)
         self.digest = _digester(self._parts)
         """The 16 bytes that this request is counted under."""
         choices = [choice for part in parts for choice in part.split("|")]
         self.captures = frozenset(c[5:] for c in choices if c.startswith("path."))
         """Names of the captures that a route must have."""
-        self.headers = frozenset(c[7:].lower() for c in choices if c.startswith("header:"))
+        self.headers = frozenset(name for c in choices if (name := header_read(c)) is not None)
         """Names of the headers read, lower case."""
         self.inputs = tuple(part for part in parts if part != "global")
         """The parts that `digest_values` wants a value for."""
 
     @classmethod
-    def parse(cls, parts: Sequence[str]) -> "KeyTemplate":
+    def parse(cls, parts: Sequence[str], joins: bool = False) -> "KeyTemplate":
         """Reads the parts of a key. Raises ValueError, a sentence."""
         if not parts:
             raise ValueError("a key needs at least one part; global counts everybody together")
         if len(set(parts)) != len(parts):
             raise ValueError("a key names the same part twice")
-        return cls(tuple(parts))
+        return cls(tuple(parts), joins)
 
     def values(self, ex: Subject) -> tuple[str | None, ...]:
         """Each part's text, in order; None where it is absent ("" for global)."""
         found = [part.read(ex) for part in self._parts]
         return tuple(None if text == _ABSENT else text[1:] for text in found)
+
+    def is_absent(self, ex: Subject) -> bool:
+        """Whether the request has none of the parts; global is always there."""
+        return all(part.read(ex) == _ABSENT for part in self._parts)
 
     def shown(self, ex: Subject) -> str:
         """The key for a person: `header:X-Api-Key=#a1b2c3d4e5f6, ip=192.0.2.1`. What headers, query
@@ -264,6 +315,8 @@ class KeyTemplate:
 def _tag_value(part: str, value: str | None) -> str:
     if value is None:
         return _ABSENT
+    if any(header_read(choice) == "authorization" for choice in part.split("|")):
+        value = _with_lower_scheme(value)
     if part == "ip":
         return _ADDRESS + address_key(value.removesuffix("/64"))
     if "ip" in part.split("|"):
@@ -276,7 +329,8 @@ def _tag_value(part: str, value: str | None) -> str:
 
 
 class WhenRule:
-    """An override's condition: every entry must match. Values are exact; `ip` takes CIDRs."""
+    """An override's condition: every entry must match. Values are exact; `ip` takes CIDRs. Repeated
+    header lines are joined."""
 
     __slots__ = ("_tests", "captures", "entries", "headers")
 
@@ -284,7 +338,7 @@ class WhenRule:
         self.entries = entries
         self._tests = tuple(_compile_test(part, values) for part, values in entries)
         self.captures = frozenset(p[5:] for p, _ in entries if p.startswith("path."))
-        self.headers = frozenset(p[7:].lower() for p, _ in entries if p.startswith("header:"))
+        self.headers = frozenset(n for p, _ in entries if (n := header_read(p)) is not None)
 
     @classmethod
     def parse(cls, entries: Mapping[str, Sequence[str]]) -> "WhenRule":
@@ -306,9 +360,11 @@ def _compile_test(part: str, values: tuple[str, ...]) -> Callable[[Subject], boo
     if part == "ip":
         within = AddressSet.parse(values).holds
         return lambda ex: within(ex.client_ip)
-    read = _compile_part(part)
+    read = _compile_part(part, joins=True)
     if part == "route":
         wanted = frozenset(values)
+    elif header_read(part) == "authorization":
+        wanted = frozenset(_with_lower_scheme(_wire_text(value)) for value in values)
     elif part == "host":
         wanted = frozenset(value.lower().removesuffix(".") for value in values)
     else:

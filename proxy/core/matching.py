@@ -251,15 +251,16 @@ class _Place:
 class RouteTable(Generic[T]):
     """Routes in their order, ready to be looked up."""
 
-    __slots__ = ("_hosts", "_known", "_most", "_places", "_root", "_routes", "_trie", "headers",
-                 "methods")  # fmt: skip
+    __slots__ = ("_hosts", "_known", "_most", "_places", "_root", "_trie", "headers",
+                 "methods", "routes")  # fmt: skip
 
     def __init__(self, routes: Iterable[tuple[RouteMatch, T]]) -> None:
-        self._routes = tuple(routes)
+        self.routes = tuple(routes)
+        """In matching order."""
         self._trie = _Node()
         hosts = _Leaf()
         parts = 0
-        for number, (match, _) in enumerate(self._routes):
+        for number, (match, _) in enumerate(self.routes):
             self._leaf(match.path).add(number, match.hosts)
             hosts.add(number, match.hosts)
             parts += len(match.path.parts)
@@ -270,9 +271,9 @@ class RouteTable(Generic[T]):
         """By method, host and path: what was found without a look at the fields."""
         # A node has a place of its own and dead ends; only odd sets of patterns have far more.
         self._most = 1000 + 4 * parts
-        self.methods: tuple[str, ...] = self._union(range(len(self._routes)))
+        self.methods: tuple[str, ...] = self._union(range(len(self.routes)))
         """Every method that some route takes, sorted: the Allow of the whole server."""
-        self.headers = frozenset(n for match, _ in self._routes for n, _ in match.headers)
+        self.headers = frozenset(n for match, _ in self.routes for n, _ in match.headers)
         """The names, lower case, of all headers that some route asks for."""
 
     def _leaf(self, path: PathPattern) -> _Leaf:
@@ -288,7 +289,7 @@ class RouteTable(Generic[T]):
     def _union(self, numbers: Iterable[int]) -> tuple[str, ...]:
         union: set[str] = set()
         for number in numbers:
-            union.update(self._routes[number][0].methods or COMMON_METHODS)
+            union.update(self.routes[number][0].methods or COMMON_METHODS)
         return tuple(sorted(union))
 
     def _candidates(self, host: str, segments: Sequence[str]) -> list[int]:
@@ -338,7 +339,7 @@ class RouteTable(Generic[T]):
         if (
             isinstance(verdict, Match)
             and len(host) + len(path) <= _MAX_KNOWN_CHARS
-            and not any(self._routes[number][0].headers for number in candidates)
+            and not any(self.routes[number][0].headers for number in candidates)
         ):
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
@@ -360,7 +361,7 @@ class RouteTable(Generic[T]):
         fields: Fields,
     ) -> Match[T] | Verdict:
         barred: tuple[int, ...] = ()
-        routes = self._routes
+        routes = self.routes
         for number in candidates:
             match, item = routes[number]
             if match.headers and not match.accepts_headers(fields):
@@ -376,10 +377,10 @@ class RouteTable(Generic[T]):
     def allow(self, host: str, segments: Sequence[str], fields: Fields) -> tuple[str, ...]:
         """The methods that some route takes at this place, sorted; () where none is there."""
         numbers = self._candidates(host, segments)
-        return self._union(n for n in numbers if self._routes[n][0].accepts_headers(fields))
+        return self._union(n for n in numbers if self.routes[n][0].accepts_headers(fields))
 
     def _knows(self, host: str) -> bool:
-        if self._hosts.any_host or not self._routes:
+        if self._hosts.any_host or not self.routes:
             return True
         found: list[int] = []
         self._hosts.collect(host, found)

@@ -19,6 +19,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "misdirected": (421, "Misdirected Request"),
     "headers-too-large": (431, "Request Header Fields Too Large"),
     "idempotency-missing": (400, "Bad Request"),
+    "idempotency-missing-scope": (400, "Bad Request"),
     "idempotency-malformed": (400, "Bad Request"),
     "idempotency-conflict": (409, "Conflict"),
     "idempotency-unknown": (409, "Conflict"),

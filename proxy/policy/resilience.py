@@ -68,7 +68,7 @@ def _destination(
         )
         around["retry"] = Retrying(terms, live.budget(plan.name, retry.budget))
     if upstream.balance == "hash" and upstream.hash_key is not None:
-        around["affinity"] = KeyTemplate.parse(upstream.hash_key)
+        around["affinity"] = KeyTemplate.parse(upstream.hash_key, joins=True)
     return Destination(
         plan=plan,
         upstream=live.upstream(plan),

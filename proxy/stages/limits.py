@@ -7,7 +7,8 @@ Rules:
   refuse, what the others were charged is given back.
 - RateLimit-Policy names every enforced limit of the route on every answer, also those that were not
   asked; not those whose store is in trouble and that say `allow`.
-- A shadow limit never blocks: not even a cost that an enforced limit would answer with 400.
+- A shadow limit never blocks: not even a cost, or a repeated header in its key, that an enforced
+  limit would answer with 400.
 - The wait of a leaky_bucket comes after the slot is taken and before anything else is done.
 - Keys are never logged: they may be credentials.
 - A request that comes again while its refusal stands is refused without the store (`refuses`).
@@ -18,6 +19,7 @@ import logging
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
+from proxy.core.keys import RepeatedHeader
 from proxy.core.limits.decision import NOT_ASKED, Decision
 from proxy.core.message import Reply
 from proxy.core.problems import problem
@@ -81,7 +83,11 @@ def admit(ex: Exchange, store: LimitStore) -> Verdict:
     memo = ex.memo
     keys = None if memo is None else memo.limit_keys
     if keys is None:
-        keys = [digest(ex) for digest in usual.digests]
+        try:
+            keys = [digest(ex) for digest in usual.digests]
+        except RepeatedHeader as repeated:
+            _announce(ex)
+            return problem("bad-request", str(repeated))
         if memo is not None:
             memo.limit_keys = keys
     charges = [
@@ -163,17 +169,16 @@ def _charge(ex: Exchange, plans: Sequence[LimitPlan], store: LimitStore) -> Verd
         variant = choose(plan, ex) if plan.overrides else plan.base
         if variant is None:
             continue
-        cost = variant.cost
-        if cost is None:
-            try:
-                cost = _stated_cost(variant, ex)
-            except CostError as error:
-                if not variant.shadow:
-                    _announce(ex)
-                    return problem("bad-request", str(error))
-                _shadow_denied(ex, plan)
-                continue
-        charges.append(Charge(variant, plan.key.digest(ex), cost, variant.shadow))
+        try:
+            cost = _stated_cost(variant, ex) if variant.cost is None else variant.cost
+            key = plan.key.digest(ex)
+        except (CostError, RepeatedHeader) as error:
+            if not variant.shadow:
+                _announce(ex)
+                return problem("bad-request", str(error))
+            _shadow_denied(ex, plan)
+            continue
+        charges.append(Charge(variant, key, cost, variant.shadow))
         asked.append(plan)
     if not charges:
         _announce(ex)

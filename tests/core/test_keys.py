@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.fields import Fields
-from proxy.core.keys import KeyTemplate, WhenRule
+from proxy.core.keys import KeyTemplate, RepeatedHeader, WhenRule
 
 
 @dataclass
@@ -50,7 +50,19 @@ def digest(parts: Sequence[str], request: Request) -> bytes:
         ("a header", "header:X-Key", Request([("x-key", "a")]), "a"),
         ("an empty header is there", "header:X-Key", Request([("X-Key", "")]), ""),
         ("a missing header is absent", "header:X-Key", Request(), None),
-        ("repeated lines are joined", "header:X", Request([("X", "a"), ("x", "b")]), "a, b"),
+        ("repeated lines are joined on demand", "header:X+",
+         Request([("X", "a"), ("x", "b")]), "a, b"),
+        ("a single line where many may come", "header:X+", Request([("X", "a")]), "a"),
+        ("another header's repetition is no matter", "header:X",
+         Request([("Y", "a"), ("X", "b"), ("Y", "c")]), "b"),
+        ("a name may end in +", "header:X++", Request([("X+", "a"), ("X+", "b")]), "a, b"),
+        ("a scheme is lower case", "header:Authorization",
+         Request([("Authorization", "BeaRer Ab.C=")]), "bearer Ab.C="),
+        ("one space behind a scheme", "header:authorization|ip",
+         Request([("Authorization", "Basic   QQ==")]), "basic QQ=="),
+        ("what has no scheme stays", "header:Authorization",
+         Request([("Authorization", "MyKey")]), "MyKey"),
+        ("only Authorization has schemes", "header:X", Request([("X", "Bearer A")]), "Bearer A"),
         ("a parameter", "query:k", Request(query="a=1&k=2"), "2"),
         ("the first parameter counts", "query:k", Request(query="k=1&k=2"), "1"),
         ("an empty parameter is there", "query:k", Request(query="k="), ""),
@@ -127,6 +139,8 @@ def test_keeps_apart(rule: str, parts: list[str], one: Request, other: Request) 
         ("another spelling of a capture", ["path.id"], Request(captures={"id": "a"}),
          Request(captures={"id": "%61"})),
         ("everybody", ["global"], Request(), Request(client_ip="::1", method="PUT")),
+        ("schemes have no case", ["header:Authorization"],
+         Request([("Authorization", "Bearer x")]), Request([("Authorization", "bEARER x")])),
     ],
 )  # fmt: skip
 def test_counts_together(rule: str, parts: list[str], one: Request, other: Request) -> None:
@@ -145,6 +159,8 @@ def test_counts_together(rule: str, parts: list[str], one: Request, other: Reque
         (["header:X|ip"], Request(client_ip="192.0.2.1"), ["192.0.2.1"]),
         (["header:X", "global", "method"], Request([("X", "")], method="PUT"), ["", "PUT"]),
         (["global"], Request(), []),
+        (["header:Authorization"], Request([("Authorization", "bearer X")]), ["Bearer X"]),
+        (["header:X+|header:AUTHORIZATION+"], Request([("Authorization", "A B")]), ["a B"]),
         (["route"], Request(route=Route("für alle ☺")), ["für alle ☺"]),
     ],
 )
@@ -201,11 +217,47 @@ def test_reading_never_raises(address: str, text: str) -> None:
     assert len(digest(parts, request)) == 16
 
 
+TWICE = Request([("X", "a"), ("x", "a")])
+
+
+@pytest.mark.parametrize("parts", [["header:X"], ["ip", "header:x|ip"], ["query:q|header:X"]])
+def test_a_header_in_several_lines_is_refused(parts: list[str]) -> None:
+    template = KeyTemplate.parse(parts)
+    for read in (template.digest, template.values):
+        with pytest.raises(RepeatedHeader, match="The request has several"):
+            read(TWICE)
+
+
+def test_a_header_that_is_not_read_may_come_in_several_lines() -> None:
+    assert values(["ip|header:X"], TWICE) == ("192.0.2.1",)
+
+
+def test_headers_are_joined_where_no_key_is_gained_by_it() -> None:
+    assert KeyTemplate.parse(["header:X"], joins=True).values(TWICE) == ("a, a",)
+    assert WhenRule.parse({"header:X": ["a, a"]}).matches(TWICE)
+
+
+@pytest.mark.parametrize(
+    ("parts", "request_", "absent"),
+    [
+        (["header:X"], Request(), True),
+        (["header:X", "cookie:c|query:q"], Request(), True),
+        (["header:X"], Request([("X", "")]), False),
+        (["header:X", "ip"], Request(), False),
+        (["header:X", "global"], Request(), False),
+    ],
+)
+def test_whether_anything_of_a_key_is_there(
+    parts: list[str], request_: Request, absent: bool
+) -> None:
+    assert KeyTemplate.parse(parts).is_absent(request_) is absent
+
+
 def test_what_a_template_needs() -> None:
-    template = KeyTemplate.parse(["header:X-A|path.id", "global", "header:x-b", "path.n"])
+    template = KeyTemplate.parse(["header:X-A+|path.id", "global", "header:x-b", "path.n"])
     assert template.captures == {"id", "n"}
     assert template.headers == {"x-a", "x-b"}
-    assert template.inputs == ("header:X-A|path.id", "header:x-b", "path.n")
+    assert template.inputs == ("header:X-A+|path.id", "header:x-b", "path.n")
 
 
 def test_shows_no_credentials() -> None:
@@ -228,6 +280,7 @@ def test_shows_no_credentials() -> None:
         (["ip|"], "is not a key part"),
         (["IP"], "is not a key part"),
         (["header:"], "needs a name"),
+        (["header:+"], "needs a name"),
         (["header:X Y"], "needs a name"),
         (["query:"], "needs a name"),
         (["cookie:a=b"], "needs a name"),
@@ -241,7 +294,12 @@ def test_refuses(parts: list[str], says: str) -> None:
         KeyTemplate.parse(parts)
 
 
-GOLD = Request([("X-Plan", "gold")], client_ip="10.1.2.3", method="PUT", host="a.b")
+GOLD = Request(
+    [("X-Plan", "gold"), ("Authorization", "Basic QQ==")],
+    client_ip="10.1.2.3",
+    method="PUT",
+    host="a.b",
+)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +319,8 @@ GOLD = Request([("X-Plan", "gold")], client_ip="10.1.2.3", method="PUT", host="a
         ("another family", {"ip": ["::/0"]}, False),
         ("an IPv4 network written as mapped", {"ip": ["::ffff:10.0.0.0/104"]}, True),
         ("hosts have no case", {"host": ["A.B"]}, True),
+        ("schemes have no case", {"header:Authorization": ["BASIC QQ=="]}, True),
+        ("credentials have", {"header:Authorization": ["Basic qq=="]}, False),
     ],
 )
 def test_when(rule: str, when: dict[str, list[str]], matches: bool) -> None:

@@ -119,12 +119,15 @@ def test_fingerprints_tell_requests_apart() -> None:
 def test_names_tell_records_apart() -> None:
     scope, other = bytes(16), b"\x01" + bytes(15)
     names = [
-        record_id("a", scope, "k"), record_id("b", scope, "k"), record_id("a", other, "k"),
-        record_id("a", scope, "l"), record_id("ak", scope, ""), record_id("", scope, "ak"),
-        record_id("a", scope + b"k", ""), record_id("", b"a" + scope, "k"),
+        record_id("a", "h", scope, "k"), record_id("b", "h", scope, "k"),
+        record_id("a", "h", other, "k"), record_id("a", "h", scope, "l"),
+        record_id("a", "i", scope, "k"), record_id("ah", "", scope, "k"),
+        record_id("", "ah", scope, "k"), record_id("ak", "h", scope, ""),
+        record_id("", "h", scope, "ak"), record_id("a", "h", scope + b"k", ""),
+        record_id("a", "", b"h" + scope, "k"),
     ]  # fmt: skip
     assert len(set(names)) == len(names)
-    assert record_id("a", scope, "k") == names[0]
+    assert record_id("a", "h", scope, "k") == names[0]
     assert all(len(name) == 16 for name in names)
 
 

@@ -215,7 +215,7 @@ async def test_the_owner_is_killed(
     owner.start()
     await asyncio.to_thread(owner.until_ready)
     assert problem(await owner.pay("hold", "held")) == "idempotency-unknown"
-    path = f"/idempotency/hold?scope={API_KEY}&key=held"
+    path = f"/idempotency/hold?scope={API_KEY}&key=held&host=a"
     assert (await owner.ask("DELETE", path))[0] == 204
     see_executed(await everywhere(fleet, "hold", "held", each=5), "held", execution=2)
     assert ledger.executed["held"] == 2

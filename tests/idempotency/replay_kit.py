@@ -24,6 +24,8 @@ PATIENCE: Final = 8.0
 POLICY: Final = "payments"
 CALLER: Final = "caller-a"
 """The X-Api-Key of requests that name no other."""
+HOST: Final = "a"
+"""The Host of requests that name no other."""
 BODY: Final = b'{"amount": 100}'
 CHUNKED: Final = "Transfer-Encoding: chunked"
 PIECES: Final = tuple(bytes([number]) * 500 for number in range(4))
@@ -118,9 +120,10 @@ def post(
     *lines: str,
     method: str = "POST",
     caller: str | None = CALLER,
+    host: str = HOST,
 ) -> bytes:
     """A request's bytes; `key` as it stands in its field."""
-    head = [f"{method} {target} HTTP/1.1", "Host: a", *lines]
+    head = [f"{method} {target} HTTP/1.1", f"Host: {host}", *lines]
     head += [] if key is None else [f"Idempotency-Key: {key}"]
     head += [] if caller is None else [f"X-Api-Key: {caller}"]
     return message(*head, f"Content-Length: {len(body)}") + body
@@ -231,7 +234,7 @@ class Shop:
         await until(lambda: not self.at_work)
 
     def record(self, key: str = "k1", caller: str | None = CALLER) -> bytes:
-        return record_id(POLICY, self.plan.scope.digest_values([caller]), key)
+        return record_id(POLICY, HOST, self.plan.scope.digest_values([caller]), key)
 
     async def foreign(self, lease: int, *, sent: bool, key: str = "k1") -> None:
         """A claim of `post(key)` whose owner was killed; its lease lasts for so many ms."""

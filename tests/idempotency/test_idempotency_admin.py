@@ -9,6 +9,7 @@ from redisservers import RedisServer
 from relay import Fault, Relay
 from replay_kit import (
     BODY,
+    HOST,
     POLICY,
     Gate,
     Origin,
@@ -30,8 +31,8 @@ TOKEN = "t0ken-do-not-tell"
 SECRETS = (KEY, CALLER, TOKEN)
 
 
-async def free(shop: Shop, query: str, name: str = POLICY) -> int:
-    return (await shop.admin(f"/idempotency/{name}?{query}", "DELETE")).status
+async def free(shop: Shop, query: str, name: str = POLICY, host: str = f"&host={HOST}") -> int:
+    return (await shop.admin(f"/idempotency/{name}?{query}{host}", "DELETE")).status
 
 
 # Freeing a key.
@@ -101,14 +102,49 @@ async def test_what_may_be_freed(shop: Shop, origin: Origin) -> None:
         assert await free(shop, query, "payment") == 404
 
 
-async def test_a_part_of_the_scope_that_is_absent(shop: Shop, origin: Origin) -> None:
+async def test_a_part_of_the_scope_that_is_absent(start_shop: StartShop, origin: Origin) -> None:
+    shop = await start_shop({"scope": ["header:X-Api-Key", "method"]})
     await shop.pay(caller=None)
     await shop.pay(caller="")
-    assert await free(shop, "scope=&key=k1") == 204
+    assert await free(shop, "scope=&scope=POST&key=k1") == 204
     assert is_replay(await shop.pay(caller=None))
     assert not is_replay(await shop.pay(caller=""))
-    assert await free(shop, "absent&key=k1") == 204
+    assert await free(shop, "absent&scope=POST&key=k1") == 204
     assert not is_replay(await shop.pay(caller=None))
+
+
+async def test_a_key_is_freed_on_its_host_alone(shop: Shop, origin: Origin) -> None:
+    for host in ("one.test", "two.test:8443"):
+        await shop.pay(host=host)
+    assert await free(shop, "scope=caller-a&key=k1", host="&host=Two.Test.:80") == 204
+    assert is_replay(await shop.pay(host="one.test"))
+    assert not is_replay(await shop.pay(host="two.test"))
+
+
+@in_memory
+@pytest.mark.parametrize(
+    ("hosts", "host", "status"),
+    [
+        (["one.test"], "", 204),
+        (["one.test"], "&host=one.test", 204),
+        (["one.test", "two.test"], "", 422),
+        (["*.test"], "", 422),
+        (None, "", 422),
+        (["one.test"], "&host=one.test&host=one.test", 422),
+    ],
+)
+async def test_which_host_s_key_is_freed(
+    start_shop: StartShop, origin: Origin, hosts: list[str] | None, host: str, status: int
+) -> None:
+    """Without `host` it is that of the routes of the policy, where they name exactly one."""
+    match: dict[str, Any] = {"path": "/{rest:path}"} | ({"hosts": hosts} if hosts else {})
+    shop = await start_shop(route={"match": match})
+    await shop.pay(host="one.test")
+    answer = await shop.admin(f"/idempotency/{POLICY}?scope=caller-a&key=k1{host}", "DELETE")
+    assert answer.status == status
+    assert is_replay(await shop.pay(host="one.test")) == (status != 204)
+    if status == 422:
+        assert "host" in answer.json()["detail"]
 
 
 @in_redis

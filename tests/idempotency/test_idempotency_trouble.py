@@ -10,6 +10,7 @@ from redisservers import RedisServer
 from relay import Fault, Relay
 from replay_kit import (
     BODY,
+    HOST,
     POLICY,
     Gate,
     Origin,
@@ -293,7 +294,7 @@ async def test_it_is_tried_again_only_where_no_byte_was_sent(
         before = origin.executed
         assert (await shop.pay("k9")).status in (502, 503, 504)
         assert origin.executed == before + 1
-        await shop.admin(f"/idempotency/{POLICY}?scope=caller-a&key=k9", "DELETE")
+        await shop.admin(f"/idempotency/{POLICY}?scope=caller-a&key=k9&host={HOST}", "DELETE")
 
 
 async def test_a_fallback_executes_it(

@@ -101,7 +101,7 @@ async def test_nothing_can_be_read_off_the_server(redis_server):
     """Neither keys nor scopes, nor what was asked: not in names, not in values, not in news."""
     scope, key, body = "customer@example.org", "order-4711-of-monday", b'{"card": "4111111111"}'
     secrets = [scope.encode(), key.encode(), b"4111111111", b"/pay?token=abc", b"payments"]
-    record = record_id("payments", blake2b(scope.encode(), digest_size=16).digest(), key)
+    record = record_id("payments", "h", blake2b(scope.encode(), digest_size=16).digest(), key)
     print_ = fingerprint("POST", "/pay?token=abc", body)
     heard: list[bytes] = []
     async with a_store(redis_server) as store:

@@ -266,6 +266,34 @@ def test_a_shadow_limit_is_counted_and_logged_and_says_nothing(bench, caplog):
     assert "trial" not in str(ex.admission)
 
 
+TWICE = [("X-Api-Key", "a"), ("x-api-key", "b")]
+BY_KEY = {"key": ("ip", "header:X-Api-Key")}
+
+
+@pytest.mark.parametrize("more", [{}, {"overrides": (({"method": ["PUT"]}, "9"),)}])
+def test_a_key_s_header_in_several_lines_is_400(bench, more):
+    """The usual way, and the long one."""
+    plan = bench.plan(rate="2", **BY_KEY, **more)
+    reply = bench.ask(bench.request(plan, headers=TWICE))
+    assert reply.status == 400
+    body = json.loads(reply.body)
+    assert body["type"] == "urn:sluicegate:problem:bad-request"
+    assert body["detail"] == ("The request has several X-Api-Key fields where only one is allowed.")
+    assert plan.tally.allowed == plan.tally.denied == len(bench.store) == 0
+
+
+def test_a_header_that_joins_its_lines_is_one_key(bench):
+    plan = bench.plan(rate="1", key=("header:X-Api-Key+",))
+    assert bench.statuses(2, plan, headers=TWICE) == [None, 429]
+    assert bench.statuses(1, plan, headers=[("X-Api-Key", "a, b")]) == [429]
+
+
+def test_a_shadow_limit_does_not_refuse_a_header_in_several_lines(bench):
+    plan = bench.plan(rate="2", shadow=True, **BY_KEY)
+    assert bench.ask(bench.request(plan, headers=TWICE)) is None
+    assert plan.tally.shadow_denied == 1
+
+
 def test_a_shadow_limit_does_not_even_refuse_a_bad_cost(bench):
     shadow = bench.plan("trial", "5", shadow=True, **HEADER)
     assert bench.statuses(1, shadow, headers=[("X-Cost", "6")], trusted=True) == [None]

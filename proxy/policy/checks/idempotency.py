@@ -51,7 +51,7 @@ def _check_scope(
     if not scope:
         part.error('is empty: say whose keys they are, such as ["header:X-Api-Key"]', "scope")
     refuse_repeats(part, ("scope",), scope)
-    told = {choice.lower() for item in scope for choice in item.split("|")}
+    told = {choice.lower().removesuffix("+") for item in scope for choice in item.split("|")}
     if told and told <= _ANYBODY:
         message = "is the same for everybody: whoever knows a key could be given another's answer"
         part.warn(message, "scope")

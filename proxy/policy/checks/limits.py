@@ -1,6 +1,6 @@
 """`limits`: rates that cannot be counted, costs that cannot pass, overrides without effect."""
 
-from proxy.core.keys import WhenRule
+from proxy.core.keys import WhenRule, header_read
 from proxy.policy.checks.lists import refuse_repeats
 from proxy.policy.draft import Draft, Part
 from proxy.policy.models.limits import Cost, LimitSection, OverrideSection
@@ -144,8 +144,10 @@ def _check_trust(part: Part[LimitSection], trusted: frozenset[str]) -> None:
         loc = ("overrides", index)
         _check_cost(part, override.cost, trusted, (*loc, "cost"))
         for key in override.when:
-            if key.startswith("header:") and key[7:].lower() not in trusted:
-                message = f"any client can send {key[7:]}: it is not in server.trusted_headers"
+            name = header_read(key)
+            if name is not None and name not in trusted:
+                sent = key[7:].removesuffix("+")
+                message = f"any client can send {sent}: it is not in server.trusted_headers"
                 part.warn(message, *loc, "when", key)
 
 

@@ -2,6 +2,8 @@
 
 Rules:
 - A request without a key, where none is required, streams on untouched.
+- A key of nobody is refused: some part of the scope must be there, unless it counts everybody
+  together (`global`).
 - The body is read whole, up to `max_body`, before anything is asked: the fingerprint is of all of
   it, and what is executed is what was fingerprinted.
 - A replay is answered like any request: its own Date, X-Request-Id, Via and RateLimit.
@@ -24,6 +26,7 @@ from proxy.core.idempotency import (
     fingerprint,
     read_key,
 )
+from proxy.core.keys import RepeatedHeader
 from proxy.core.message import BodyError, Reply
 from proxy.core.problems import body_problem, problem
 from proxy.exchange import Exchange
@@ -60,18 +63,23 @@ async def _keyed(ex: Exchange, plan: IdempotencyPlan, fetch: Fetch, replaying: R
         plan.tally.missing += 1
         return problem("idempotency-missing", "The request needs an Idempotency-Key.")
     try:
+        if plan.scope.is_absent(ex):
+            plan.tally.missing += 1
+            return _missing_scope(plan)
+        record = record_of(ex, plan, key)
         body = await _whole(ex, plan.max_body)
+    except RepeatedHeader as repeated:
+        return problem("bad-request", str(repeated))
     except BodyError as failed:
         return body_problem(failed)
-    record = record_of(ex, plan, key)
     return await _claimed(
         ex, plan, record, fingerprint(ex.method, ex.target, body), fetch, replaying
     )
 
 
 def record_of(ex: Exchange, plan: IdempotencyPlan, key: str) -> bytes:
-    """What the request's record is filed under."""
-    return idempotency.record_id(plan.name, plan.scope.digest(ex), key)
+    """What the request's record is filed under. Raises RepeatedHeader."""
+    return idempotency.record_id(plan.name, ex.host, plan.scope.digest(ex), key)
 
 
 async def _claimed(
@@ -167,6 +175,15 @@ class _AtHand:
 
     def proceed(self) -> None:
         """Its client has sent it."""
+
+
+def _missing_scope(plan: IdempotencyPlan) -> Reply:
+    # All callers that say nothing of who they are would share one scope, and each other's answers.
+    parts = ", ".join(plan.scope.parts)
+    return problem(
+        "idempotency-missing-scope",
+        f"A request with an Idempotency-Key must say whose it is, by at least one of: {parts}.",
+    )
 
 
 def _conflict() -> Reply:
