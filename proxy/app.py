@@ -71,6 +71,7 @@ class Gateway:
     async def refresh(self) -> None:
         """All figures are here, and of this moment, but for the circuits' states."""
         self._live.observe()
+        self.metrics.store_alarms["blind"] = int(self._blind)
 
     @property
     def limit_store(self) -> LimitStore:
@@ -84,8 +85,12 @@ class Gateway:
             return False, {"reason": "draining"}
         if not self._listeners:
             return False, {"reason": "starting"}
-        blind = self._caching is not None and self._caching.blind
-        return True, self._counting.trouble() | ({"blind": True} if blind else {})
+        return True, self._counting.trouble() | ({"blind": True} if self._blind else {})
+
+    @property
+    def _blind(self) -> bool:
+        """Whether the cache may miss purges."""
+        return self._caching is not None and self._caching.blind
 
     async def purge(self, purge: Purge, selector: str, number: int) -> None:
         await self.apply_purge(purge)

@@ -216,7 +216,8 @@ class TallyCollector(Collector):
         alarms = GaugeMetricFamily(
             "sluicegate_store_alarm",
             "1 while limits count without the shared store (degraded); "
-            "where it may drop keys that count (evicts).",
+            "where it may drop keys that count (evicts); "
+            "while the cache may miss purges (blind).",
             labels=["alarm"],
         )
         for alarm, is_on in self._metrics.store_alarms.copy().items():

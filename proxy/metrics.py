@@ -251,8 +251,9 @@ class Metrics:
         """What was purged on demand, by kind: one of SELECTORS."""
         self.stores: dict[str, StoreTally] = {}
         """By operation; none without a shared store."""
-        self.store_alarms: dict[str, int] = {"degraded": 0, "evicts": 0}
-        """1 where limits count without the shared store; where it may drop keys that count."""
+        self.store_alarms: dict[str, int] = {"degraded": 0, "evicts": 0, "blind": 0}
+        """1 where limits count without the shared store; where it may drop keys that count; where
+        the cache may miss purges."""
         self.reloads: dict[str, int] = {"ok": 0, "failed": 0}
         self.no_route = self.route("none")
         self.workers: tuple[int, ...] = ()

@@ -33,7 +33,7 @@ IN_A_ROW: Final = 5
 LEAST: Final = 20
 SHARE: Final = 0.5
 WINDOW: Final = 1.0
-PROBE_EVERY: Final = 1.0
+PROBE_EVERY: Final = 0.25
 PROBE_DEADLINE: Final = 1.0
 _PARTS: Final = 10  # of the window: it is `WINDOW` long to within one part
 

@@ -1,8 +1,11 @@
 """Limits on a shared store, and what becomes of them while it is in trouble.
 
 Rules:
-- While the breaker is not closed nothing waits for the store. A probe goes out every second beside
-  the requests; once it is answered, counting is shared again.
+- While the breaker is not closed nothing waits for the store. A probe goes out every PROBE_EVERY
+  seconds beside the requests; once one is answered, counting is shared again.
+- The alarm is raised by the first request that is decided without the store. It is lowered when a
+  probe closes the breaker or, if the breaker has stayed closed, when no call has failed for CALM
+  seconds and a probe is answered.
 - What one server of several cannot answer is no failure of the store: nobody waits for it either.
 - Each limit goes its own way: `local` counts in this process at the limit's full rate, `allow`
   lets through uncounted, `deny` ends the request (Unavailable), whatever the others say. A shadow
@@ -16,16 +19,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from proxy.core.limits.decision import Decision
 from proxy.metrics import Metrics
-from proxy.store.breaker import PROBE_DEADLINE, Breaker
+from proxy.store.breaker import PROBE_DEADLINE, PROBE_EVERY, Breaker
 from proxy.store.charge import Charge
 from proxy.store.memory.limits import MemoryLimits
 from proxy.store.ports import SharedLimits, StoreError, Unavailable
 
 log = logging.getLogger(__name__)
+
+CALM: Final = 1.0
 
 _T = TypeVar("_T")
 
@@ -53,8 +58,10 @@ class GuardedLimits:
         self._probe = probe
         self._admits = metrics.store("admit")
         self._probing: asyncio.Task[None] | None = None
+        self._degraded = False
         self._reason = ""
         self._since = 0.0
+        self._failed_at = 0.0
 
     async def admit(self, charges: Sequence[Charge]) -> Sequence[Decision | None]:
         breaker = self._breaker
@@ -71,8 +78,7 @@ class GuardedLimits:
             now = clock()
             self._admits.errors += 1
             self._admits.duration.observe(now - began)
-            if not error.partial and breaker.failed(generation, now):
-                self._degrade(error, now)
+            self._failed(error, generation, now)
             return self._alone(charges)
         if shared.asked == asked:  # remembered: then nothing is learned of the server
             return decisions
@@ -115,11 +121,12 @@ class GuardedLimits:
                     now = self._clock()
                     self._breaker.trip(now)
                     self._degrade(error, now)
+                    self._opened()
         return self._breaker.closed
 
     def status(self) -> dict[str, object]:
         """`healthy`, `degraded`, and while it is: why, and since how many seconds."""
-        degraded = not self._breaker.closed
+        degraded = self._degraded
         status: dict[str, object] = {"healthy": not degraded, "degraded": degraded}
         if degraded:
             status["reason"] = self._reason
@@ -163,31 +170,73 @@ class GuardedLimits:
         said = iter(decisions)
         return [next(said) if c.variant.on_failure == "local" else None for c in charges]
 
+    def _failed(self, error: StoreError, generation: int, now: float) -> None:
+        """A call that was let through in `generation` of the breaker failed."""
+        breaker = self._breaker
+        if generation != breaker.generation:
+            return  # a call from before the breaker opened
+        self._degrade(error, now)
+        if not error.partial and breaker.failed(generation, now):
+            self._opened()
+
     def _degrade(self, error: StoreError, now: float) -> None:
         self._reason = f"{error.reason}: {error.detail}"
+        self._failed_at = now
+        if self._degraded:
+            return
+        self._degraded = True
         self._since = now
         self._metrics.store_alarms["degraded"] = 1
-        log.error("the store is in trouble (%s): limits count without it", self._reason)
+        log.warning("the store failed to answer (%s)", self._reason)
         if self._probing is None or self._probing.done():
             self._probing = asyncio.get_running_loop().create_task(self._probe_on())
 
+    def _opened(self) -> None:
+        log.error("the store is in trouble (%s): limits count without it", self._reason)
+
+    def _recover(self) -> None:
+        self._degraded = False
+        self._metrics.store_alarms["degraded"] = 0
+        seconds = self._clock() - self._since
+        log.warning("the store answers again: limits are shared, after %.1f s", seconds)
+
     async def _probe_on(self) -> None:
-        """Probes until one is answered."""
+        """Probes until the alarm can be lowered."""
         breaker = self._breaker
-        while (due := breaker.probe_due()) is not None:
-            await asyncio.sleep(max(0.0, due - self._clock()))
-            generation = breaker.probe(self._clock())
+        while self._degraded:
+            due = breaker.probe_due()
+            await asyncio.sleep(PROBE_EVERY if due is None else max(0.0, due - self._clock()))
+            now = self._clock()
+            if breaker.closed:
+                if now - self._failed_at >= CALM:
+                    await self._probe_closed()
+                continue
+            generation = breaker.probe(now)
             if generation is None:
                 continue
-            ok = True
-            try:
-                async with asyncio.timeout(PROBE_DEADLINE):
-                    await self._ask("probe", self._probe)
-            except (StoreError, TimeoutError) as error:
-                ok = False
-                if isinstance(error, StoreError):
-                    self._reason = f"{error.reason}: {error.detail}"
-            if breaker.probed(generation, ok, self._clock()):
-                seconds = self._clock() - self._since
-                self._metrics.store_alarms["degraded"] = 0
-                log.warning("the store answers again: limits are shared, after %.1f s", seconds)
+            error = await self._probed()
+            if error is not None:
+                self._reason = f"{error.reason}: {error.detail}"
+            if breaker.probed(generation, error is None, self._clock()):
+                self._recover()
+
+    async def _probe_closed(self) -> None:
+        """Probes a store that has failed calls, though not so many that the breaker opened."""
+        generation = self._breaker.generation
+        error = await self._probed()
+        now = self._clock()
+        if error is not None:
+            self._failed(error, generation, now)
+        elif self._breaker.closed and now - self._failed_at >= CALM:
+            self._recover()
+
+    async def _probed(self) -> StoreError | None:
+        """Whether the store could count now; if not, why."""
+        try:
+            async with asyncio.timeout(PROBE_DEADLINE):
+                await self._ask("probe", self._probe)
+        except StoreError as error:
+            return error
+        except TimeoutError:
+            return StoreError("timeout", "no answer to a probe")
+        return None

@@ -114,6 +114,15 @@ async def test_of_blindness_it_is_told(cached: Cached, origin: Origin) -> None:
     assert status_of(await cached.ask()).startswith("fwd=stale")
 
 
+async def test_blindness_is_an_alarm(cached: Cached) -> None:
+    gateway, alarms = cached.gateway, []
+    for change in (lambda: None, cached.caching.purges.lost, lambda: cached.caching.purges.back(1)):
+        change()
+        await gateway.refresh()
+        alarms.append(gateway.metrics.store_alarms["blind"])
+    assert alarms == [0, 1, 0]
+
+
 async def test_variants_are_told_by_name_and_never_by_value(cached: Cached, origin: Origin) -> None:
     origin.answers["/a"] = respond("hello", MAX_AGE, VARIES, ("X-Secret", "s3cret"))
     for language in ("t0ken-a", "t0ken-b"):

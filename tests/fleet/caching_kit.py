@@ -70,6 +70,12 @@ class CacheGateway(Gateway):
         cache = (await self.ask("GET", "/status"))[1]["cache"]
         return bool(cache["shared"]["healthy"]) and not cache["blind"]
 
+    async def alarm(self, name: str) -> int:
+        """What the metric says of it."""
+        _, text = await asyncio.to_thread(self.call, "GET", "/metrics")
+        (line,) = [line for line in text.decode().splitlines() if f'alarm="{name}"' in line]
+        return int(float(line.rpartition(" ")[2]))
+
     async def readyz(self) -> dict[str, Any]:
         return dict((await self.ask("GET", "/readyz"))[1])
 

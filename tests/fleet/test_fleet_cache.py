@@ -396,6 +396,7 @@ async def test_redis_goes_and_comes_back(
         assert {shot.status for shot in shots} == {200}
         assert await one.purge(tags=["blind"]) == 503
         assert (await one.readyz())["blind"] is True
+        assert await one.alarm("blind") == 1
 
         async def validates() -> bool:
             return told(await other.get(target)).startswith("fwd=stale")
@@ -415,6 +416,7 @@ async def test_redis_goes_and_comes_back(
     for gateway in fleet:
         await until(gateway.shares, "the fleet shares what is stored again")
     assert "blind" not in await one.readyz()
+    assert await one.alarm("blind") == 0
 
 
 async def test_the_first_cache_comes_with_a_reload(

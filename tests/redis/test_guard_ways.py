@@ -134,6 +134,7 @@ async def test_failures_open_the_breaker_and_a_probe_closes_it(
             assert made.breaker.closed
             await made.limits.admit([charge(WIDE)])
             assert made.errors == asked
+            assert made.metrics.store_alarms["degraded"] == 1, "from the first call on"
         assert not made.breaker.closed
         for _ in range(20):
             await made.limits.admit([charge(WIDE)])
@@ -143,9 +144,36 @@ async def test_failures_open_the_breaker_and_a_probe_closes_it(
         await _shows(made)
     records = [record for record in caplog.records if record.name == "proxy.store.guard"]
     said = [(record.levelname, record.getMessage()) for record in records]
-    assert [level for level, _ in said] == ["ERROR", "WARNING"]
-    assert said[0][1].startswith("the store is in trouble (down: ")
-    assert said[1][1].startswith("the store answers again")
+    assert [level for level, _ in said] == ["WARNING", "ERROR", "WARNING"]
+    assert said[0][1].startswith("the store failed to answer (down: ")
+    assert said[1][1].startswith("the store is in trouble (down: ")
+    assert said[2][1].startswith("the store answers again")
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+async def test_the_first_call_that_fails_raises_the_alarm(
+    redis_servers: RedisServers, lasting: bool
+) -> None:
+    """It is lowered once calls are answered again, also where there are none but a probe; and where
+    probes fail as well, they open the breaker."""
+    server = await blocking(redis_servers.start)
+    async with guarded(server.url) as made:
+        await made.admitted(WIDE, 1)
+        await blocking(server.call, "CONFIG", "SET", "maxmemory", 1)
+        assert await made.admitted(WIDE, 1) == 1
+        assert made.metrics.limit("wide").degraded == 1
+        assert made.breaker.closed
+        status = made.limits.status()
+        assert (status["healthy"], status["degraded"]) == (False, True)
+        assert "OOM" in str(status["reason"])
+        assert made.metrics.store_alarms["degraded"] == 1
+        if lasting:
+            await eventually(lambda: not made.breaker.closed)
+        await blocking(server.call, "CONFIG", "SET", "maxmemory", 0)
+        await eventually(made.healthy)
+        assert made.metrics.store_alarms["degraded"] == 0
+        assert made.breaker.closed
+        assert (made.breaker.generation > 0) is lasting
 
 
 async def _shows(made: Guarded) -> None:
