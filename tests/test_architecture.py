@@ -21,6 +21,7 @@ FLOORS = {
     "core": 0,
     "resources": 0,
     "loops": 0,
+    "init": 1,
     "exchange": 1,
     "buffer": 1,
     "metrics": 1,
@@ -51,7 +52,7 @@ CORE_MAY_IMPORT = {
 }  # fmt: skip
 CLOCK_CALLS = {"now", "utcnow", "today", "time", "monotonic", "perf_counter"}
 
-MAY_PRINT = {"cli", "process", "demo", "admin.explain", "policy.check", "__main__"}
+MAY_PRINT = {"cli", "process", "demo", "init", "admin.explain", "policy.check", "__main__"}
 
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60

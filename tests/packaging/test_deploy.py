@@ -48,7 +48,7 @@ def final_stage() -> list[tuple[str, str]]:
 
 def check(file: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "proxy", "check", "-c", file],
+        [sys.executable, "-m", "proxy", "check", "--strict", file],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -8,7 +8,6 @@ import pytest
 from jsonschema import Draft202012Validator
 from yaml_kit import BAD, is_policy_file
 
-from proxy.policy.check import check
 from proxy.policy.reader import Tree, read
 from proxy.policy.scalars import Scalar
 from proxy.policy.schema import schema, schema_document
@@ -283,40 +282,3 @@ def test_editors_are_told_what_keys_are_for() -> None:
         for section in sections(schema_document(which)):
             for key, about in section["properties"].items():
                 assert "description" in about or "$ref" in str(about), key
-
-
-# check
-
-
-def test_check_prints_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(ROOT / "config" / "demo.yaml") == 0
-    there = "3 routes, 1 upstream, 1 limit, 1 cache, 0 breakers, 0 retries, 0 idempotency policies"
-    assert capsys.readouterr().out == f"{ROOT}/config/demo.yaml: ok ({there})\n"
-
-
-def test_check_prints_warnings_and_still_succeeds(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "gateway.yaml"
-    path.write_text("policies: []\n")
-    assert check(path) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        f"{path}:1:1: routes: warning: no routes: every request is answered 404",
-        (
-            f"{path}: ok (0 routes, 0 upstreams, 0 limits, 0 caches, 0 breakers, 0 retries, "
-            "0 idempotency policies)"
-        ),
-    ]
-
-
-def test_check_prints_errors_and_warnings_in_order(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "gateway.yaml"
-    path.write_text("policies: []\nserver: {trusted_proxies: [0.0.0.0/0], listn: 1}\n")
-    assert check(path) == 2
-    assert [line.removeprefix(f"{path}:")[:5] for line in capsys.readouterr().out.splitlines()] == [
-        "1:1: ",
-        "2:28:",
-        "2:40:",
-    ]

@@ -8,11 +8,13 @@ from proxy.policy.checks import (
     breakers,
     caches,
     idempotency,
+    inventable,
     limits,
     retries,
     routes,
     server,
     store,
+    unused,
     upstreams,
 )
 from proxy.policy.draft import Draft
@@ -29,3 +31,6 @@ def check_draft(draft: Draft) -> None:
     retries.check(draft)
     idempotency.check(draft)
     routes.check(draft)
+    if not any(document.broken for document in draft.documents):
+        unused.check(draft)
+        inventable.check(draft)

@@ -26,11 +26,6 @@ def check(draft: Draft) -> None:
         circle = " → ".join((*loop, loop[0]))
         breaker.error(f"leads back to where it came from: {circle}", "fallback", "upstream")
     _check_stale(draft)
-    if all(upstream.has("breaker") for upstream in draft.upstreams.values()):
-        used = {upstream.section.breaker for upstream in draft.upstreams.values()}
-        for name, part in draft.breakers.items():
-            if name not in used:
-                part.warn("no upstream uses this breaker")
 
 
 def _check_triggers(part: Part[BreakerSection]) -> None:

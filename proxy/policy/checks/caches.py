@@ -14,7 +14,7 @@ _QUERY = ("key", "query")
 
 
 def check(draft: Draft) -> None:
-    """Every cache, and whether some route uses it."""
+    """Every cache, and what routes say of it."""
     for part in draft.caches.values():
         if part.has("tags"):
             refuse_repeats(part, ("tags",), part.section.tags)
@@ -26,11 +26,6 @@ def check(draft: Draft) -> None:
     for route in draft.routes:
         _check_use(draft, route)
         _check_invalidate(draft, route)
-    if all(route.has("cache") for route in draft.routes):
-        used = {route.section.cache for route in draft.routes}
-        for name, part in draft.caches.items():
-            if name not in used:
-                part.warn("no route uses this cache")
 
 
 def _check_query(part: Part[CacheSection]) -> None:

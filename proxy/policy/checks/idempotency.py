@@ -17,7 +17,7 @@ _ANYBODY: Final = frozenset(("global", "route", "method", "host", "header:idempo
 
 
 def check(draft: Draft) -> None:
-    """Every policy, and whether some route uses it."""
+    """Every policy, and what routes say of it."""
     for name, part in draft.idempotency.items():
         if part.has("methods"):
             refuse_empty(part, ("methods",), part.section.methods)
@@ -35,11 +35,6 @@ def check(draft: Draft) -> None:
     for route in draft.routes:
         _check_use(draft, route)
     _check_workers(draft)
-    if all(route.has("idempotency") for route in draft.routes):
-        used = {route.section.idempotency for route in draft.routes}
-        for name, part in draft.idempotency.items():
-            if name not in used:
-                part.warn("no route uses this policy")
 
 
 def _check_scope(

@@ -12,7 +12,7 @@ _BURSTING = ("token_bucket", "leaky_bucket")
 
 
 def check(draft: Draft) -> None:
-    """Every limit, and whether some route uses it."""
+    """Every limit."""
     server = draft.server
     trusted = None
     if server.has("trusted_headers"):
@@ -24,17 +24,14 @@ def check(draft: Draft) -> None:
         if trusted is not None:
             _check_trust(part, trusted)
     if all(route.has("limits") for route in draft.routes):
-        used = {name for route in draft.routes for name in route.section.limits}
         for name, part in draft.limits.items():
-            if name not in used:
-                part.warn("no route uses this limit")
-            elif part.has("charge") and part.section.charge == "miss":
+            if part.has("charge") and part.section.charge == "miss":
                 _check_misses(draft, name, part)
 
 
 def _check_misses(draft: Draft, name: str, part: Part[LimitSection]) -> None:
     users = [route for route in draft.routes if name in route.section.limits]
-    if all(route.has("cache") and not _may_hit(route) for route in users):
+    if users and all(route.has("cache") and not _may_hit(route) for route in users):
         message = "counts every request: none of this limit's routes can answer from a cache"
         part.warn(f"{message}; give one a cache, or leave charge out", "charge")
 

@@ -54,8 +54,9 @@ def _check_waits(part: Part[RetrySection]) -> None:
 
 
 def _check_use(draft: Draft) -> None:
-    upstreams = [part for part in draft.upstreams.values() if part.has("retry")]
-    for upstream in upstreams:
+    for upstream in draft.upstreams.values():
+        if not upstream.has("retry"):
+            continue
         retry = draft.retries.get(upstream.section.retry or "")
         if retry is None or not (retry.has("backoff") and upstream.has("deadline")):
             continue
@@ -63,8 +64,3 @@ def _check_use(draft: Draft) -> None:
         if backoff >= deadline:
             message = f"waits of up to {backoff:g}s do not fit into the deadline of {deadline:g}s"
             upstream.warn(message, "retry")
-    if len(upstreams) == len(draft.upstreams):
-        used = {upstream.section.retry for upstream in upstreams}
-        for name, part in draft.retries.items():
-            if name not in used:
-                part.warn("no upstream uses this retry")

@@ -11,8 +11,6 @@ from proxy.policy.problem import dotted, suggest
 
 def check(draft: Draft) -> None:
     """Every route by itself and with what it names."""
-    if not draft.routes and ("routes",) not in draft.gateway.blamed:
-        draft.gateway.add(("routes",), "no routes: every request is answered 404", warning=True)
     names: dict[str, int] = {}
     for index, part in enumerate(draft.routes):
         if part.has("name"):

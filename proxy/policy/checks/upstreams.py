@@ -15,7 +15,7 @@ from proxy.policy.problem import suggest
 
 
 def check(draft: Draft) -> None:
-    """Every upstream, and whether some route sends requests there."""
+    """Every upstream."""
     routes = routes_by_upstream(draft)
     for name, part in draft.upstreams.items():
         _check_endpoints(part)
@@ -26,10 +26,6 @@ def check(draft: Draft) -> None:
         _check_health(part)
         _check_tls(draft, part)
         _check_times(part)
-    if all(route.has("upstream") for route in draft.routes):
-        for name, part in draft.upstreams.items():
-            if name not in routes:
-                part.warn("no route uses this upstream")
 
 
 def _check_endpoints(part: Part[UpstreamSection]) -> None:
