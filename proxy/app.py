@@ -28,7 +28,7 @@ from proxy.metrics import Metrics
 from proxy.policy.compile import compile_snapshot
 from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError
-from proxy.policy.reload import Watcher
+from proxy.policy.reload import ReloadOutcomes, Watcher
 from proxy.policy.snapshot import Snapshot
 from proxy.resources import release
 from proxy.stages.cache import Caching
@@ -64,6 +64,7 @@ class Gateway:
         self._admin = AdminListeners()
         self._watcher: Watcher | None = None
         self._reloading = asyncio.Lock()
+        self._outcomes = ReloadOutcomes(self.metrics)
         self._stopping = False
 
     # Control: what the admin application sees and may do.
@@ -136,9 +137,7 @@ class Gateway:
     async def reload(self) -> list[str]:
         async with self._reloading:
             errors = await self._reload()
-        self.metrics.reloads["failed" if errors else "ok"] += 1
-        for error in errors:
-            log.error("not reloaded: %s", error)
+        self._outcomes.note(errors)
         return errors
 
     async def _reload(self) -> list[str]:
@@ -213,10 +212,10 @@ class Gateway:
         self._listeners.append(
             await open_listener(server.listen, front, self._tls, server.header_timeout)
         )
-        self._watcher = Watcher(self.path, self._content, self.reload)
+        self._watcher = Watcher(self.path, self._content, self.reload, self._outcomes.valid)
         self._watcher.start()
         _settle()
-        log.info("sluicegate %s listens on %s", release(), server.listen)
+        log.info("%s", announcement(snapshot, len(loaded.warnings)))
 
     async def start_worker(self, loaded: Loaded, bound: Sequence[socket.socket]) -> None:
         """Accepts on sockets that a supervisor has bound; admin and files are its business."""
@@ -326,6 +325,23 @@ _BOUND: Final = (
 def changed_bindings(current: Snapshot, new: Snapshot) -> list[str]:
     """The keys of what a reload would have to bind anew."""
     return [key for key, read in _BOUND if read(current) != read(new)]
+
+
+def announcement(snapshot: Snapshot, warnings: int) -> str:
+    """What runs and what it serves, for the line at the start."""
+    server, admin = snapshot.server, snapshot.admin
+    facts = [f"admin {admin.listen}"]
+    if admin.probes is not None:
+        facts.append(f"probes {admin.probes}")
+    facts.append(f"store {snapshot.store.url}")
+    for number, noun in (
+        (server.workers, "worker"),
+        (len(snapshot.routes), "route"),
+        (warnings, "warning"),
+    ):
+        if number or noun != "warning":
+            facts.append(f"{number} {noun}{'' if number == 1 else 's'}")
+    return f"sluicegate {release()} listens on {server.listen} ({', '.join(facts)})"
 
 
 def _settle() -> None:

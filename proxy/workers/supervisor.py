@@ -20,16 +20,15 @@ from typing import Any, Final
 from proxy import logs
 from proxy.admin.app import AdminListeners
 from proxy.admin.question import Question
-from proxy.app import changed_bindings
+from proxy.app import announcement, changed_bindings
 from proxy.core.message import Outgoing, Reply
 from proxy.metrics import Metrics
 from proxy.policy.compile import Live, compile_snapshot
 from proxy.policy.load import Loaded, load
 from proxy.policy.problem import ConfigError
-from proxy.policy.reload import Watcher
+from proxy.policy.reload import ReloadOutcomes, Watcher
 from proxy.policy.snapshot import Snapshot, UpstreamPlan
 from proxy.policy.sources import KeptSources
-from proxy.resources import release
 from proxy.store.ports import LimitStore, Purge, StoreError
 from proxy.stores import Counting, Recording
 from proxy.workers.breakers import ForcedBreakers, worst
@@ -74,6 +73,7 @@ class Supervisor:
         self._watcher: Watcher | None = None
         self._polling: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
+        self._outcomes = ReloadOutcomes(self._own)
         self._stopping = False
 
     # Control: what the admin application sees and may do.
@@ -148,9 +148,7 @@ class Supervisor:
     async def reload(self) -> list[str]:
         async with self._reloading:
             errors = await self._reload()
-        self._own.reloads["failed" if errors else "ok"] += 1
-        for error in errors:
-            log.error("not reloaded: %s", error)
+        self._outcomes.note(errors)
         return errors
 
     async def _reload(self) -> list[str]:
@@ -276,14 +274,11 @@ class Supervisor:
         await asyncio.gather(*(post.first for post in self._posts))
         await self.refresh()  # readyz tells of the store from the first moment
         self._polling = asyncio.create_task(self._poll())
-        self._watcher = Watcher(self.path, self._content, self.reload)
+        self._watcher = Watcher(self.path, self._content, self.reload, self._outcomes.valid)
         self._watcher.start()
         gc.collect()
         gc.freeze()
-        log.info(
-            "sluicegate %s listens on %s with %d workers",
-            *(release(), snapshot.server.listen, self.workers),
-        )
+        log.info("%s", announcement(snapshot, len(loaded.warnings)))
 
     async def stop(self) -> None:
         """Drains all workers: readiness first, then the port, then requests in flight."""

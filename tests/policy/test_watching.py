@@ -51,7 +51,11 @@ class Watched:
         self.told = Told()
         self.content = survey(path).digest  # as if it had been loaded now
         self.compared = 0
-        self.watcher = Watcher(path, self._loaded, self.told, interval=0.01)
+        self.unchanged = 0
+        self.watcher = Watcher(path, self._loaded, self.told, self._same, interval=0.01)
+
+    def _same(self) -> None:
+        self.unchanged += 1
 
     def _loaded(self) -> str:
         self.compared += 1
@@ -122,8 +126,10 @@ async def test_a_bad_change_that_is_taken_back_needs_no_reload(watched: Watched)
     await watched.told.wait()
     compared = watched.compared
     put(watched.path, GATEWAY)
+    unchanged = watched.unchanged
     await watched.until(lambda: watched.compared == compared + 1)
     assert watched.told.calls == 1
+    assert watched.unchanged == unchanged + 1
 
 
 async def test_the_watcher_follows_to_files_that_are_named_anew(
@@ -205,7 +211,7 @@ async def test_a_reload_that_fails_unforeseen_is_not_the_last(
         await written.told()
         raise RuntimeError("unforeseen")
 
-    watcher = Watcher(written.path, lambda: written.content, fail, interval=0.01)
+    watcher = Watcher(written.path, lambda: written.content, fail, lambda: None, interval=0.01)
     watcher.start()
     put(written.path, SECOND)
     await written.told.wait()

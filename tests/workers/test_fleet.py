@@ -135,6 +135,20 @@ async def test_a_bad_reload_changes_nothing_anywhere(start_fleet: StartFleet) ->
     assert await rounds(fleet) == {"second"}
 
 
+async def test_the_log_says_what_is_served_and_when_a_bad_reload_is_mended(
+    start_fleet: StartFleet,
+) -> None:
+    fleet = await (await start_fleet()).until_ready()
+    fleet.write("second", server="  max_header_bytes: no")
+    assert (await fleet.ask_admin("/config/reload", "POST")).status == 422
+    fleet.write("second")
+    assert (await fleet.ask_admin("/config/reload", "POST")).status == 200
+    fleet.signal(signal.SIGTERM)
+    _, log = await fleet.end()
+    assert log.count("the configuration on disk is valid again") == 1
+    assert f" listens on 127.0.0.1:{fleet.port} (admin 127.0.0.1:{fleet.admin}, store " in log
+
+
 async def test_a_reset_reaches_every_worker(start_fleet: StartFleet) -> None:
     fleet = await (await start_fleet(rate=3)).until_ready()
     statuses = [answer.status for answer in await fleet.get_many()]
