@@ -33,7 +33,8 @@ def _refundable(draft: Draft, store: StorePlan) -> set[str]:
     for part in draft.routes:
         route = part.section
         sections = {name: draft.limits[name].section for name in route.limits}
-        late = {name for name, limit in sections.items() if limit.charge == "miss" and route.cache}
+        answers = route.cache is not None or route.idempotency is not None
+        late = {name for name, limit in sections.items() if limit.charge == "miss" and answers}
         first = sections.keys() - late
         if late:
             found |= first

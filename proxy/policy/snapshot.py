@@ -315,7 +315,8 @@ class RoutePlan:
     """Those charged just before a request goes upstream: none where nothing else could answer."""
 
     def __post_init__(self) -> None:
-        late = {p.name for p in self.limits if p.charge == "miss" and self.cache is not None}
+        answers = self.cache is not None or self.idempotency is not None
+        late = {plan.name for plan in self.limits if plan.charge == "miss" and answers}
         first = tuple([plan for plan in self.limits if plan.name not in late])
         on_miss = tuple([plan for plan in self.limits if plan.name in late])
         object.__setattr__(self, "first_limits", first)

@@ -1,7 +1,7 @@
 """Every fault on the way to Redis: no client pays for it but where a limit says `deny`, none gets a
 5xx of any other kind, nothing stays behind, and counting is shared again by itself.
 
-What takes time is the gateways' own: they ask for Redis again once a second. So the rows run side
+What takes time is the gateways' own: they connect again after a while. So the rows run side
 by side, on a few gateways that each have a relay in front of the one Redis; the tests only judge.
 """
 

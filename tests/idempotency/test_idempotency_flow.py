@@ -109,6 +109,27 @@ async def test_what_each_answer_has_of_its_own(start_shop: StartShop, origin: Or
     assert again.get("X-Powered-By") is None
 
 
+async def test_a_replay_is_no_miss(start_shop: StartShop, origin: Origin) -> None:
+    """A limit with `charge: miss` is asked just before a request goes upstream, cache or not."""
+    limits = {
+        "every": {"algorithm": "fixed_window", "rate": "9/d", "key": ["global"]},
+        "calls": {"algorithm": "fixed_window", "rate": "1/d", "key": ["global"], "charge": "miss"},
+    }
+    shop = await start_shop(route={"limits": ["every", "calls"]}, policies={"limits": limits})
+    assert (await shop.pay()).status == 201
+    for left in (7, 6):
+        again = await shop.pay()
+        assert is_replay(again)
+        assert str(again.get("RateLimit")).startswith(f'"every";r={left};')
+        assert str(again.get("RateLimit-Policy")).startswith('"every";q=9;w=86400, "calls";q=1;')
+    for _ in range(2):
+        refused = await shop.pay("k2")
+        assert refused.status == 429, "and its key is free again"
+        assert refused.json()["violated-policies"] == ["calls"]
+    assert str((await shop.pay()).get("RateLimit")).startswith('"every";r=5;'), "given back"
+    assert origin.executed == 1
+
+
 async def test_a_replay_is_charged_like_any_request(start_shop: StartShop, origin: Origin) -> None:
     limit = {"algorithm": "fixed_window", "rate": "2/d", "key": ["global"]}
     shop = await start_shop(route={"limits": ["two"]}, policies={"limits": {"two": limit}})

@@ -278,19 +278,25 @@ def test_invalidating_without_a_cache(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("keys", "methods", "told"),
-    [("", "", True), (", cache: pages", "", False), (", cache: pages", ", methods: [POST]", True)],
-    ids=["without", "with a cache", "with a cache for nothing"],
+    [
+        ("", "", True),
+        (", cache: pages", "", False),
+        (", cache: pages", ", methods: [POST]", True),
+        (", idempotency: once", ", methods: [POST]", False),
+    ],
+    ids=["without", "with a cache", "with a cache for nothing", "with replays"],
 )
 def test_charging_misses_without_a_cache(
     keys: str, methods: str, told: bool, tmp_path: Path
 ) -> None:
     policies = "limits: {x: {rate: 1/s, key: [ip], charge: miss}}\ncaches: {pages: {}}\n"
+    policies += "idempotency: {once: {scope: ['header:X-Key']}}\n"
     write(tmp_path, "x.yaml", policies)
     routes = ROUTES.replace("upstream: app", f"upstream: app, limits: [x]{keys}")
     routes = routes.replace('path}"', f'path}}"{methods}')
     message = (
         "x.yaml:1:44: limits.x.charge: warning: "
-        "counts every request: none of this limit's routes can answer from a cache; "
+        "counts every request: none of this limit's routes can answer without its upstream; "
         "give one a cache, or leave charge out"
     )
     assert (message in warnings(tmp_path, f"policies: [x.yaml]\n{APP}{routes}")) is told

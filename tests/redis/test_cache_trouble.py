@@ -70,7 +70,7 @@ async def test_a_server_that_hangs_costs_a_few_deadlines_and_then_nothing(redis_
         await eventually(lambda: cache.status()["healthy"])
 
 
-async def test_a_slow_server_is_asked_once_a_second(redis_server):
+async def test_a_slow_server_is_asked_by_probes_alone(redis_server):
     async with Relay(redis_server.port) as relay:
         slow = RedisServer(redis_server.folder, port=relay.port)
         metrics = Metrics()

@@ -31,13 +31,19 @@ def check(draft: Draft) -> None:
 
 def _check_misses(draft: Draft, name: str, part: Part[LimitSection]) -> None:
     users = [route for route in draft.routes if name in route.section.limits]
-    if users and all(route.has("cache") and not _may_hit(route) for route in users):
-        message = "counts every request: none of this limit's routes can answer from a cache"
+    if users and all(
+        route.has("cache", "idempotency") and not _may_answer(route) for route in users
+    ):
+        message = (
+            "counts every request: none of this limit's routes can answer without its upstream"
+        )
         part.warn(f"{message}; give one a cache, or leave charge out", "charge")
 
 
-def _may_hit(route: Part[RouteSection]) -> bool:
-    """Whether some of its requests could be answered from a cache."""
+def _may_answer(route: Part[RouteSection]) -> bool:
+    """Whether some of its requests could be answered from a cache, or by a replay."""
+    if route.section.idempotency is not None:
+        return True
     if route.section.cache is None:
         return False
     methods = route.section.match.methods if route.has("match") else None

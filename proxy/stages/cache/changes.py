@@ -37,7 +37,14 @@ def pass_by(
     plan = ex.route.cache
     if plan is not None:
         return _noted(ex, plan, ask, charge, caching, why)
+    if ex.route.miss_limits:
+        return _charged(ex, ask, charge, caching)
     return _asked(ex, ask, caching)
+
+
+async def _charged(ex: Exchange, ask: Ask, charge: Charge, caching: Caching) -> Reply:
+    """The same, where the request has to be charged first: a replay would not have been."""
+    return await charge(ex) or await _asked(ex, ask, caching)
 
 
 async def _noted(
@@ -45,10 +52,7 @@ async def _noted(
 ) -> Reply:
     """The same, where the route has a cache: it counts, and says why it was not looked into."""
     plan.tally.count("bypass", _reason(ex), caching.clock())
-    refusal = await charge(ex)
-    if refusal is not None:
-        return refusal
-    reply = await _asked(ex, ask, caching)
+    reply = await _charged(ex, ask, charge, caching)
     if not reply.origin:
         return reply
     lines = shown_lines(reply.fields, expose_tags=plan.expose_tags)
