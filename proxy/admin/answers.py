@@ -1,5 +1,6 @@
 """What the admin application says: JSON, and problems where something is wrong (RFC 9457)."""
 
+import asyncio
 import json
 from http import HTTPStatus
 from typing import Any, Final
@@ -12,8 +13,10 @@ from proxy.core.problems import typed_problem
 _NAMES: Final = {
     400: "bad-request",
     401: "unauthorized",
+    403: "cross-site",
     404: "not-found",
     405: "method-not-allowed",
+    408: "request-timeout",
     413: "body-too-large",
     415: "unsupported-media-type",
     421: "misdirected",
@@ -21,6 +24,10 @@ _NAMES: Final = {
     500: "internal",
     503: "starting",
 }
+
+
+_BODY_SECONDS: Final = 10.0
+"""For a call's whole body."""
 
 
 class Refusal(Exception):
@@ -62,7 +69,11 @@ def json_response(document: object, status: int = 200) -> web.Response:
 async def read_json(request: web.Request, refuse: int = 400) -> Any:
     """The request's JSON; None for an empty body. Raises Refusal with the status `refuse`, also
     where an object names a member twice: of two selectors of a purge, one would be lost."""
-    raw = await request.read()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            raw = await request.read()
+    except TimeoutError:
+        raise Refusal(408, f"the body was not here within {_BODY_SECONDS:g} s") from None
     if not raw:
         return None
     try:

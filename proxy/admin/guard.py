@@ -6,8 +6,11 @@ Rules:
   An absolute target would bring a host of its own (RFC 9112 §3.2.2): it is refused (400).
 - With admin.token set, every call but /livez and /readyz needs it as a bearer token (401). The
   comparison takes the same time wherever it differs.
-- POST and PUT need `Content-Type: application/json` (415), which no web page can send here
-  without asking first, and nobody here answers such a question.
+- What a page of another site has a browser send changes nothing (403): browsers name the site in
+  Origin (Fetch §3.2) and its relation to this one in Sec-Fetch-Site, of which `same-site` is
+  another port or name, too.
+- A body needs `Content-Type: application/json` (415), which no web page can send here without
+  asking first, and nobody here answers such a question.
 - Token and hosts are read from the configuration in use, so a reload changes them.
 """
 
@@ -31,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def guard(plan: Callable[[], AdminPlan]) -> Middleware:
-    """Checks Host, token and Content-Type, in this order, by the plan of the moment."""
+    """Checks Host, token, site and Content-Type, in this order, by the plan of the moment."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -50,14 +53,21 @@ def guard(plan: Callable[[], AdminPlan]) -> Middleware:
                 "this call needs the admin token as a bearer token",
                 ("WWW-Authenticate", 'Bearer realm="sluicegate"'),
             )
+        if request.method not in ("GET", "HEAD") and is_of_another_site(
+            request.headers.getall("Origin", []),
+            request.headers.getall("Sec-Fetch-Site", []),
+            request.headers["Host"],
+        ):
+            raise Refusal(403, "a page of another site may not call this")
         if (
-            request.method in ("POST", "PUT")
+            request.body_exists
+            and request.method not in ("GET", "HEAD")
             and request.match_info.http_exception is None
             and request.content_type != "application/json"
         ):
             raise Refusal(
                 415,
-                f"a {request.method} needs Content-Type: application/json",
+                "a body needs Content-Type: application/json",
                 ("Accept", "application/json"),
             )
         return await handler(request)
@@ -77,6 +87,14 @@ def host_is_ours(values: list[str], hosts: frozenset[str]) -> bool:
         return False
     name = name.lower().removesuffix(".")
     return name == "localhost" or name in hosts or _is_address(name)
+
+
+def is_of_another_site(origins: list[str], relations: list[str], host: str) -> bool:
+    """Whether a browser sends this for a page that did not come from here. What is no browser
+    sends neither field."""
+    if any(origin.partition("://")[2].lower() != host.strip().lower() for origin in origins):
+        return True
+    return any(one.strip() not in ("same-origin", "none") for one in relations)
 
 
 def _is_port(text: str) -> bool:

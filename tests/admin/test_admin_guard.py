@@ -164,15 +164,55 @@ async def test_before_the_first_configuration(aiohttp_client: MakeClient) -> Non
     "content_type",
     [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx", "json"],
 )
-async def test_a_post_needs_json(
+async def test_a_body_needs_json(
     admin: Client, gateway: Gateway, path: str, content_type: str | None
 ) -> None:
     """What a web page can post without asking first never gets through."""
     headers = {} if content_type is None else {"Content-Type": content_type}
-    answer = await admin.post(path, headers=headers, skip_auto_headers=["Content-Type"])
+    answer = await admin.post(path, data=b"{}", headers=headers, skip_auto_headers=["Content-Type"])
     assert answer.status == 415
     assert answer.headers["Accept"] == "application/json"
     assert gateway.reloads == 0
+
+
+async def test_without_a_body_there_is_nothing_to_declare(admin: Client, gateway: Gateway) -> None:
+    answer = await admin.post("/config/reload", skip_auto_headers=["Content-Type"])
+    assert (answer.status, gateway.reloads) == (200, 1)
+    answer = await admin.put("/breakers/users", skip_auto_headers=["Content-Type"])
+    assert answer.status == 404  # this upstream has no breaker: the call was made
+
+
+@pytest.mark.parametrize(
+    ("fields", "passes"),
+    [
+        ({"Origin": "http://localhost:9090"}, True),
+        ({"Origin": "http://LOCALHOST:9090", "Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": ""}, False),
+        ({"Origin": "http://localhost"}, False),
+        ({"Origin": "http://localhost:9091"}, False),
+        ({"Origin": "http://localhost:9090.evil.example"}, False),
+        ({"Origin": "http://localhost:9090", "Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "anything-new"}, False),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"{}"])
+async def test_a_page_of_another_site_changes_nothing(
+    admin: Client, gateway: Gateway, fields: dict[str, str], passes: bool, body: bytes
+) -> None:
+    headers = {"Host": "localhost:9090", **fields, **(JSON if body else {})}
+    answer = await admin.post(
+        "/config/reload", data=body or None, headers=headers, skip_auto_headers=["Content-Type"]
+    )
+    assert (answer.status, gateway.reloads) == ((200, 1) if passes else (403, 0))
+    if not passes:
+        assert answer.content_type == "application/problem+json"
+        assert json.loads(await answer.text())["type"] == "urn:sluicegate:problem:cross-site"
+    assert (await admin.get("/status", headers=headers)).status == 200
 
 
 async def test_json_with_a_charset_is_json(admin: Client, gateway: Gateway) -> None:
