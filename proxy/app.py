@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy import logs
-from proxy.admin.app import AdminListeners
 from proxy.admin.breakers import STATES
 from proxy.admin.explain import routed
+from proxy.admin.listeners import AdminListeners
 from proxy.admin.question import Question
 from proxy.admin.stored import looked_up
-from proxy.edge.server import Front, Listener, open_given, open_listener, server_tls
+from proxy.edge.listener import Listener, server_tls
+from proxy.edge.server import Front, capacity_warnings
 from proxy.handler import Flow
 from proxy.live import Live
 from proxy.metrics import Metrics
@@ -45,8 +46,10 @@ class Gateway:
     """One process that serves: the whole gateway, or a worker of several. Implements
     `proxy.admin.control.Control`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, supervised: bool = False) -> None:
+        """`supervised`: a worker, whose supervisor logs what holds for all of them."""
         self.path = path
+        self._supervised = supervised
         self.started = time.time()
         self.metrics = Metrics()
         self._counting = Counting(self.metrics)
@@ -174,7 +177,7 @@ class Gateway:
         if bound:
             self.abort()
             return [f"{self.path}: {key}: cannot change while running; restart" for key in bound]
-        self._prepared = snapshot, [str(warning) for warning in loaded.warnings]
+        self._prepared = snapshot, self._warnings(loaded, snapshot)
         return []
 
     def commit(self) -> Snapshot:
@@ -208,10 +211,10 @@ class Gateway:
             loaded = await asyncio.to_thread(load, self.path)
         snapshot, front = await self._begin(loaded)
         server = snapshot.server
-        await self._admin.open(self, snapshot.admin)
-        self._listeners.append(
-            await open_listener(server.listen, front, self._tls, server.header_timeout)
-        )
+        await self._admin.open(self, snapshot)
+        listener = Listener(front, self._tls, server.header_timeout)
+        await listener.open(server.listen)
+        self._listeners.append(listener)
         self._watcher = Watcher(self.path, self._content, self.reload, self._outcomes.valid)
         self._watcher.start()
         _settle()
@@ -221,9 +224,9 @@ class Gateway:
         """Accepts on sockets that a supervisor has bound; admin and files are its business."""
         snapshot, front = await self._begin(loaded)
         for given in bound:
-            self._listeners.append(
-                await open_given(given, front, self._tls, snapshot.server.header_timeout)
-            )
+            listener = Listener(front, self._tls, snapshot.server.header_timeout)
+            await listener.open_given(given)
+            self._listeners.append(listener)
         _settle()
 
     async def _begin(self, loaded: Loaded) -> tuple[Snapshot, Front]:
@@ -241,7 +244,7 @@ class Gateway:
         )
         flow = Flow(self.limit_store, self._replaying, caching)
         front = self._front = Front(snapshot, flow, self.metrics, self._access, self._is_ready)
-        self._adopt(snapshot, [str(warning) for warning in loaded.warnings])
+        self._adopt(snapshot, self._warnings(loaded, snapshot))
         if self._shared is not None:
             await self._shared.up(CONNECT_PATIENCE)
         await self._recording.up(CONNECT_PATIENCE)
@@ -294,6 +297,11 @@ class Gateway:
         self._share(snapshot)
         self._recording.open(snapshot)
         self._replaying.store = self._recording.store
+
+    def _warnings(self, loaded: Loaded, snapshot: Snapshot) -> list[str]:
+        if self._supervised:
+            return []
+        return [*map(str, loaded.warnings), *capacity_warnings(snapshot)]
 
     def _share(self, snapshot: Snapshot) -> None:
         """Opens the shared tier with the first cache there is. It stays for what is stored."""

@@ -22,6 +22,8 @@ FLOORS = {
     "resources": 0,
     "loops": 0,
     "init": 1,
+    "sockets": 0,
+    "descriptors": 0,
     "exchange": 1,
     "buffer": 1,
     "metrics": 1,

@@ -20,7 +20,7 @@ from proxy.admin.purge import read_purge
 from proxy.admin.question import read_question
 from proxy.admin.status import status
 from proxy.exposition import render
-from proxy.policy.snapshot import AdminPlan, Listen, Snapshot
+from proxy.policy.snapshot import AdminPlan, Snapshot
 
 MAX_BODY: Final = 256 * 1024
 
@@ -59,34 +59,6 @@ def _add_probes(app: web.Application, calls: "_Calls") -> None:
     app.router.add_get("/livez", calls.livez)
     app.router.add_get("/readyz", calls.readyz)
     app.router.add_get("/metrics", calls.metrics)
-
-
-class AdminListeners:
-    """The admin listener and the probes listener of a gateway."""
-
-    def __init__(self) -> None:
-        self._runners: list[web.AppRunner] = []
-
-    async def open(self, control: Control, admin: AdminPlan) -> None:
-        """Binds and serves. Raises OSError (with the address in it) where it cannot bind."""
-        await self._serve(make_admin_app(control, admin), admin.listen)
-        if admin.probes is not None:
-            await self._serve(make_probes_app(control), admin.probes)
-
-    async def close(self) -> None:
-        """Ends both, with every connection."""
-        for runner in self._runners:
-            await runner.cleanup()
-
-    async def _serve(self, app: web.Application, listen: Listen) -> None:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        self._runners.append(runner)
-        await runner.setup()
-        if listen.path is not None:
-            site: web.BaseSite = web.UnixSite(runner, listen.path)
-        else:
-            site = web.TCPSite(runner, listen.host, listen.port)
-        await site.start()
 
 
 class _Calls:

@@ -92,6 +92,11 @@ class ExpressLane:
         """Whether a request waits for something here."""
         return self._driven is not None
 
+    @property
+    def used(self) -> bool:
+        """Whether anything has come by this lane."""
+        return self._snapshot is not None
+
     def hold(self, data: bytes) -> None:
         """Keeps what came behind the request that waits."""
         self._held += data

@@ -39,9 +39,9 @@ _USED: Final = (
     "_buffer_paused", "_close", "_current_request", "_drain_helper", "_force_close",
     "_handle_request", "_keepalive", "_keepalive_handle", "_keepalive_timeout", "_loop",
     "_manager", "_messages", "_next_keepalive_close_time", "_parser", "_paused",
-    "_process_keepalive", "_request_in_progress", "_task_handler", "_waiter", "connection_lost",
-    "connection_made", "data_received", "eof_received", "force_close", "pause_reading",
-    "resume_reading", "start", "transport",
+    "_process_keepalive", "_request_count", "_request_in_progress", "_task_handler", "_waiter",
+    "connection_lost", "connection_made", "data_received", "eof_received", "force_close",
+    "pause_reading", "resume_reading", "start", "transport",
 )  # fmt: skip
 _SWITCHING: Final = (("Connection", "upgrade"), ("Upgrade", "websocket"))
 
@@ -161,6 +161,16 @@ class GatewayProtocol(RequestHandler):
     def idle(self) -> bool:
         """Between two requests."""
         return not self._request_in_progress and not self._messages and not self._intake.mid_head
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered, or waits to be."""
+        return bool(self._request_in_progress or self._messages or self._tunnel is not None)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no request has come yet."""
+        return not self._request_count and not self._express.used
 
     def _time_head(self) -> None:
         self._head_timer = self._loop.call_later(

@@ -1,11 +1,12 @@
-"""The data port: listeners, the cap on connections, readiness at the door, and the drain."""
+"""The data port: the cap on connections, readiness at the door, and the drain."""
 
 import asyncio
+import fcntl
 import logging
-import os
 import socket
 import ssl
-import stat
+import sys
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar, Final
@@ -15,22 +16,24 @@ from aiohttp import web
 from proxy.core.message import Reply
 from proxy.core.problems import problem
 from proxy.core.recent import Recent
+from proxy.descriptors import client_connections
 from proxy.edge.express import Memos
-from proxy.edge.protocol import GatewayProtocol, Incoming, self_test
+from proxy.edge.protocol import GatewayProtocol, Incoming
 from proxy.edge.turn import Turn
 from proxy.exchange import Exchange
 from proxy.handler import Flow
 from proxy.logs import AccessLog
 from proxy.metrics import Metrics
-from proxy.policy.snapshot import Listen, ServerTls, Snapshot
+from proxy.policy.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-BACKLOG: Final = 4096
 MEMOS: Final = 4096
 """Requests that are remembered at least, where so many come again and again."""
 _LOOK_AGAIN: Final = 0.01
-"""Seconds between two looks at what clients have yet to take, when the process ends."""
+"""Seconds between two looks at what clients have yet to send or take, when the process ends."""
+_FIRST_REQUEST: Final = 1.0
+"""Seconds that a client which has connected has for its request, when the process ends."""
 
 
 class Front:
@@ -49,6 +52,8 @@ class Front:
         ready: Callable[[], bool],
     ) -> None:
         self.snapshot = snapshot
+        self.capacity = capacity(snapshot)
+        """The most client connections: server.max_connections, or what the process has room for."""
         self.memos: Memos = Recent(MEMOS)
         self.flow = flow
         self.access = access
@@ -59,10 +64,13 @@ class Front:
         self._metrics = metrics
         self._ready = ready
         self._quiet = asyncio.Event()
+        self._arriving: set[asyncio.Task[None]] = set()
+        """Connections that were accepted and are not made yet: TLS handshakes, mostly."""
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Serves by another snapshot from here on."""
         self.snapshot = snapshot
+        self.capacity = capacity(snapshot)
         # Connections that ask nothing, as tunnels, look at the old ones for as long as they last.
         self.memos.clear()
         self.memos = Recent(MEMOS)
@@ -71,7 +79,31 @@ class Front:
 
     def full(self) -> bool:
         """Whether a connection that was just made is one too many."""
-        return len(self.manager.connections_by_protocol) > self.snapshot.server.max_connections
+        return self.connections() > self.capacity
+
+    def arrives(
+        self, accepted: socket.socket, tls: ssl.SSLContext | None, handshake_timeout: float
+    ) -> None:
+        """Makes a connection of an accepted socket, or closes it where there is no room."""
+        if self.connections() + len(self._arriving) > self.capacity:
+            accepted.close()
+            return
+        task = asyncio.create_task(self._arrive(accepted, tls, handshake_timeout))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+
+    async def _arrive(
+        self, accepted: socket.socket, tls: ssl.SSLContext | None, handshake_timeout: float
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        accepted.setblocking(False)
+        timeout = None if tls is None else handshake_timeout
+        try:
+            await loop.connect_accepted_socket(
+                self.manager, accepted, ssl=tls, ssl_handshake_timeout=timeout
+            )
+        except OSError:  # ssl.SSLError and TimeoutError are: the client speaks no TLS, or left
+            accepted.close()
 
     def began(self) -> None:
         """A request has begun."""
@@ -116,15 +148,14 @@ class Front:
         return len(self.manager.connections_by_protocol)
 
     async def drain(self, timeout: float) -> None:
-        """Lets requests in flight finish, at most `timeout` seconds; idle connections close now,
-        the others after the answer that they are at."""
+        """Lets requests in flight finish, at most `timeout` seconds. Idle connections close now,
+        the others after the answer that they are at; those whose first request has yet to come
+        have a moment for it."""
         self.turn.take()
         self.draining = True
-        for conn in list(self.manager.connections_by_protocol):
-            if conn.idle:
-                conn.force_close()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
+                await self._all_begun()
                 await self._all_ended()
                 await self._all_taken()
         if self.in_flight:
@@ -138,6 +169,25 @@ class Front:
         with suppress(TimeoutError):  # the express lane's requests have no task to wait for
             async with asyncio.timeout(1.0):
                 await self._all_ended()
+
+    async def _all_begun(self) -> None:
+        """Closes idle connections, until every connection left is at a request."""
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + _FIRST_REQUEST
+        while True:
+            late = loop.time() >= patience
+            waiting = bool(self._arriving)
+            for conn, transport in list(self.manager.connections_by_protocol.items()):
+                if conn.busy or transport.is_closing():
+                    continue
+                # What the kernel has read from the client is a request that must be answered.
+                if conn.idle and (late or not conn.fresh) and not _unread(transport):
+                    conn.force_close()
+                else:
+                    waiting = True
+            if late or not waiting:
+                return
+            await asyncio.sleep(_LOOK_AGAIN)
 
     async def _all_ended(self) -> None:
         if self.in_flight:
@@ -165,6 +215,32 @@ class _Manager(web.Server):
         return GatewayProtocol(self._front, self, self._loop)
 
 
+def capacity(snapshot: Snapshot) -> int:
+    """The most client connections of a process: server.max_connections, or as many as the limit
+    of open files leaves room for."""
+    upstreams = sum(there.plan.max_connections for there in snapshot.upstreams.values())
+    return client_connections(snapshot.server.max_connections, upstreams)
+
+
+def capacity_warnings(snapshot: Snapshot) -> list[str]:
+    """What an operator must know about the limit of open files."""
+    room, wanted = capacity(snapshot), snapshot.server.max_connections
+    if room >= wanted:
+        return []
+    said = (
+        f"{wanted} does not fit into the limit of open files (ulimit -n): {room} are taken at most"
+    )
+    return [f"server.max_connections: {said}"]
+
+
+def _unread(transport: asyncio.Transport) -> int:
+    """How many bytes the client has sent that were not read yet."""
+    bound = transport.get_extra_info("socket")
+    if bound is None or bound.fileno() < 0:
+        return 0
+    return int.from_bytes(fcntl.ioctl(bound.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def _unsent(transport: asyncio.Transport) -> int:
     return transport.get_write_buffer_size()
 
@@ -175,84 +251,3 @@ async def _unused_handler(request: web.BaseRequest) -> web.StreamResponse:
 
 def _make_incoming(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Any:
     return Incoming(message, payload)
-
-
-class Listener:
-    """One open listening socket. `path` is that of a unix socket which ends with it."""
-
-    def __init__(self, path: str | None, server: asyncio.Server) -> None:
-        self._path = path
-        self._server = server
-
-    @property
-    def port(self) -> int:
-        """The TCP port that is bound (0 was asked: the one given); 0 for a unix socket."""
-        name = self._server.sockets[0].getsockname()
-        return name[1] if isinstance(name, tuple) else 0
-
-    async def close(self) -> None:
-        """Stops accepting; open connections go on."""
-        self._server.close()
-        if self._path is not None:
-            with suppress(FileNotFoundError):
-                await asyncio.to_thread(os.unlink, self._path)
-
-
-async def open_listener(
-    listen: Listen, front: Front, tls: ssl.SSLContext | None, handshake_timeout: float
-) -> Listener:
-    """Binds and accepts. Raises OSError (with the address in it) where it cannot bind."""
-    loop = asyncio.get_running_loop()
-    options = _options(tls, handshake_timeout)
-    if listen.path is not None:
-        await asyncio.to_thread(clear_stale_socket, listen.path)
-        server = await loop.create_unix_server(front.manager, listen.path, **options)
-    else:
-        server = await loop.create_server(front.manager, listen.host, listen.port, **options)
-    return Listener(listen.path, server)
-
-
-async def open_given(
-    bound: socket.socket, front: Front, tls: ssl.SSLContext | None, handshake_timeout: float
-) -> Listener:
-    """Accepts on a socket that somebody else has bound; a unix socket's path is theirs."""
-    loop = asyncio.get_running_loop()
-    options = _options(tls, handshake_timeout)
-    if bound.family == socket.AF_UNIX:
-        server = await loop.create_unix_server(front.manager, sock=bound, **options)
-    else:
-        server = await loop.create_server(front.manager, sock=bound, **options)
-    return Listener(None, server)
-
-
-def _options(tls: ssl.SSLContext | None, handshake_timeout: float) -> dict[str, Any]:
-    missing = self_test()
-    if missing:
-        raise RuntimeError(f"this aiohttp does not fit: RequestHandler lacks {', '.join(missing)}")
-    options: dict[str, Any] = {"backlog": BACKLOG, "ssl": tls}
-    if tls is not None:
-        options["ssl_handshake_timeout"] = handshake_timeout
-    return options
-
-
-def clear_stale_socket(path: str) -> None:
-    """Removes a socket that a dead process left; a living one keeps its address."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-
-
-def server_tls(tls: ServerTls) -> ssl.SSLContext:
-    """TLS 1.2 or newer, HTTP/1.1 by ALPN. Raises OSError or ssl.SSLError for unusable files."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(tls.cert, tls.key)
-    return context

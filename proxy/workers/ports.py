@@ -6,12 +6,10 @@ connects waits in its socket's queue and is served by its successor, and nobody 
 socket has no such option; all workers accept on the one.
 """
 
-import os
 import socket
-from contextlib import suppress
 
-from proxy.edge.server import clear_stale_socket
 from proxy.policy.snapshot import Listen
+from proxy.sockets import SocketPath, bind_unix
 
 
 class Port:
@@ -20,22 +18,20 @@ class Port:
     def __init__(self, listen: Listen, workers: int) -> None:
         """Binds; it is the workers who listen. Raises OSError, with the address in it. It looks
         up names and touches the disk: it belongs in a thread."""
-        self._path = listen.path
+        self._path: SocketPath | None = None
         self.sockets: list[list[socket.socket]] = [[] for _ in range(workers)]
+        if listen.path is not None:
+            self._bind_unix(listen.path)
+            return
         try:
-            if listen.path is not None:
-                self._bind_unix(listen.path)
-            else:
-                self._bind_tcp(listen.host, listen.port)
+            self._bind_tcp(listen.host, listen.port)
         except OSError as error:
             self.close()
             raise OSError(error.errno, f"cannot bind {listen}: {error.strerror}") from None
 
     def _bind_unix(self, path: str) -> None:
-        clear_stale_socket(path)
-        bound = socket.socket(socket.AF_UNIX)
+        bound, self._path = bind_unix(path)
         self.sockets[0].append(bound)
-        bound.bind(path)
         for sockets in self.sockets[1:]:
             sockets.append(bound.dup())
 
@@ -66,8 +62,7 @@ class Port:
     def unlink(self) -> None:
         """Removes a unix socket's path."""
         if self._path is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(self._path)
+            self._path.unlink()
 
 
 def _bound(family: int, address: object, *, share: bool) -> socket.socket:

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy import logs
-from proxy.admin.app import AdminListeners
+from proxy.admin.listeners import AdminListeners
 from proxy.admin.question import Question
 from proxy.app import announcement, changed_bindings
 from proxy.core.message import Outgoing, Reply
+from proxy.edge.server import capacity_warnings
 from proxy.metrics import Metrics
 from proxy.policy.compile import Live, compile_snapshot
 from proxy.policy.load import Loaded, load
@@ -266,7 +267,7 @@ class Supervisor:
         snapshot = await asyncio.to_thread(compile_snapshot, loaded, Abroad(self.metrics))
         self._adopt(loaded, snapshot, self._sources)
         await self._counting.open(snapshot.store)
-        await self._admin.open(self, snapshot.admin)
+        await self._admin.open(self, snapshot)
         self._port = await asyncio.to_thread(Port, snapshot.server.listen, self.workers)
         self._posts = [
             Post(number, sockets, self) for number, sockets in enumerate(self._port.sockets, 1)
@@ -315,7 +316,7 @@ class Supervisor:
 
     def _adopt(self, loaded: Loaded, snapshot: Snapshot, sources: dict[str, Any]) -> None:
         logs.configure(snapshot.log)
-        for warning in loaded.warnings:
+        for warning in (*loaded.warnings, *capacity_warnings(snapshot)):
             log.warning("%s", warning)
         self._snapshot = snapshot
         self._sources = sources

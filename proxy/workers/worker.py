@@ -81,7 +81,7 @@ class Worker:
             await asyncio.shield(self._stopped)
 
     async def _start(self, path: str, sources: dict[str, Any], sockets: list[int]) -> list[str]:
-        gateway = Gateway(Path(path))
+        gateway = Gateway(Path(path), supervised=True)
         try:
             loaded = await asyncio.to_thread(_load, gateway.path, sources)
             await gateway.start_worker(loaded, [socket.socket(fileno=fd) for fd in sockets])
@@ -101,9 +101,7 @@ class Worker:
 
 
 def _load(path: Path, sources: dict[str, Any]) -> Loaded:
-    loaded = load(path, sources=GivenSources(sources))
-    loaded.warnings.clear()  # the supervisor has told them, once for all
-    return loaded
+    return load(path, sources=GivenSources(sources))
 
 
 async def _reset(gateway: Gateway, space: str, key: bytes) -> None:

@@ -1,6 +1,7 @@
 """Stopping: readiness first, requests in flight finish, new ones go elsewhere."""
 
 import asyncio
+import os
 
 import pytest
 from edge_kit import StartGateway, StartOrigin
@@ -80,3 +81,33 @@ async def test_what_does_not_finish_is_cut_at_drain_timeout(
                 await asyncio.sleep(0.005)
             await running.gateway.stop()
         assert await client.closed()
+
+
+async def test_a_connection_without_a_request_is_answered_once_it_comes(
+    start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    running = await start_gateway(await start_origin(echo))
+    async with await Wire.open(running.port) as client, await Wire.open(running.port) as silent:
+        stopping = asyncio.create_task(running.gateway.stop())
+        async with asyncio.timeout(5):
+            while not running.gateway.front.draining:
+                await asyncio.sleep(0.005)
+        answer = await client.ask(GET)
+        assert (answer.status, answer.get("connection")) == (200, "close")
+        async with asyncio.timeout(5):
+            await stopping
+        assert await silent.closed()
+
+
+async def test_a_request_that_has_come_is_answered_before_its_connection_closes(
+    start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    """An idle connection is closed, unless its next request is in the kernel already."""
+    running = await start_gateway(await start_origin(echo))
+    async with await Wire.open(running.port) as client:
+        assert (await client.ask(GET)).status == 200
+        # Without a turn of the loop in between: the gateway cannot have read it.
+        os.write(client.writer.get_extra_info("socket").fileno(), GET.encode())
+        await running.gateway.front.drain(5)
+        answer = await client.read_answer()
+        assert (answer.status, answer.get("connection")) == (200, "close")

@@ -31,6 +31,34 @@ async def test_unix_socket(
     assert not path.exists()
 
 
+async def test_a_living_unix_socket_keeps_its_path(
+    tmp_path: Path, start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    path = tmp_path / "gate.sock"
+    text = GATEWAY.replace("127.0.0.1:{port}", f"unix:{path}")
+    origin = await start_origin(echo)
+    await start_gateway(origin, text=text)
+    with pytest.raises(OSError, match=r"gate\.sock"):
+        await start_gateway(origin, text=text)
+    async with Wire(*await asyncio.open_unix_connection(str(path))) as client:
+        assert (await client.ask(GET)).status == 200
+
+
+async def test_tls_handshakes_that_never_end_count_as_connections(
+    tmp_path: Path, start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    cert = trustme.CA().issue_cert("localhost")
+    cert.private_key_pem.write_to_path(tmp_path / "key.pem")
+    cert.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    settings = "max_connections: 2\ntls: {cert: cert.pem, key: key.pem}"
+    running = await start_gateway(await start_origin(echo), server=settings)
+    silent = [await Wire.open(running.port) for _ in range(3)]
+    async with await Wire.open(running.port) as late:
+        assert await late.closed()
+    for wire in silent:
+        await wire.close()
+
+
 async def test_tls(tmp_path: Path, start_gateway: StartGateway, start_origin: StartOrigin) -> None:
     authority = trustme.CA()
     cert = authority.issue_cert("localhost")

@@ -16,11 +16,18 @@ GET = "GET {} HTTP/1.1\r\nHost: a\r\n\r\n"
 SCRIPT = Path(__file__).with_name("fleet_process.py")
 BIG = 1000
 
+# `python -m proxy`, with a limit of open files.
+LIMITED = """
+import resource, runpy, sys
+files = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+runpy.run_module("proxy", run_name="__main__")
+"""
 GATEWAY = """\
 server:
   listen: {listen}
 {server}
-admin: {{listen: "127.0.0.1:{admin}"}}
+admin: {{listen: "127.0.0.1:{admin}"{probes}}}
 {more}
 policies: [limits.yaml]
 upstreams:
@@ -58,7 +65,13 @@ class Fleet:
         """The configuration, told apart by a response header. `keys` are the route's."""
         limits = LIMITS.format(rate=self.rate, policies=policies)
         (self.path.parent / "limits.yaml").write_text(limits)
-        settings = {"listen": self.listen, "server": self._server, "more": "", "keys": ""} | other
+        settings = {
+            "listen": self.listen,
+            "server": self._server,
+            "more": "",
+            "keys": "",
+            "probes": "",
+        } | other
         new = self.path.with_suffix(".new")
         new.write_text(
             GATEWAY.format(admin=self.admin, origin=self._origin, round=round_, **settings)
@@ -69,9 +82,11 @@ class Fleet:
         """With workers that count alone (see fleet_process.py)."""
         return await self._start(str(SCRIPT), str(self.path), str(self.workers), *options)
 
-    async def start_by_file(self) -> "Fleet":
-        """As a user does: what the file says, and no more."""
-        return await self._start("-m", "proxy", "run", "-c", str(self.path))
+    async def start_by_file(self, files: int | None = None) -> "Fleet":
+        """As a user does: what the file says, and no more. `files` is the limit of open files."""
+        if files is None:
+            return await self._start("-m", "proxy", "run", "-c", str(self.path))
+        return await self._start("-c", LIMITED, str(files), "run", "-c", str(self.path))
 
     async def _start(self, *command: str) -> "Fleet":
         self.process = await asyncio.create_subprocess_exec(
