@@ -1,6 +1,7 @@
 """One request and its answer on the wire: framing out, strictness in, 1xx, upgrades, cuts."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -633,3 +634,34 @@ async def test_a_unix_socket(lab: Lab, tmp_path: Path) -> None:
     upstream = lab.upstream(endpoint)
     assert (await upstream.send(request(host=None))).body == b"ok"
     assert "Host: localhost\r\n" in heads[0]
+
+
+async def test_the_time_of_an_answer_is_measured_finer_than_a_millisecond(lab: Lab) -> None:
+    """uvloop's clock stands still within a turn of the loop, and counts whole milliseconds."""
+    _, endpoint = await lab.origin(says(*[OK] * 20))  # type: ignore[arg-type]
+    upstream = lab.upstream(endpoint)
+    began = time.perf_counter()
+    took = [(await upstream.send(request())).took for _ in range(20)]
+    elapsed = time.perf_counter() - began
+    assert all(one > 0 for one in took)
+    assert sum(took) <= elapsed
+    assert any(abs(one * 1000 - round(one * 1000)) > 0.001 for one in took)
+
+
+async def test_the_time_of_an_answer_begins_with_the_end_of_the_upload(lab: Lab) -> None:
+    arrived, more = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.take(1)
+        arrived.set()
+        await peer.take(1)
+        await peer.say(OK)
+
+    _, endpoint = await lab.origin(script)
+    posted = request("POST", body=Body(b"a", more, b"b", length=2))
+    asking = asyncio.create_task(lab.upstream(endpoint).send(posted))
+    await arrived.wait()
+    uploading = time.perf_counter()
+    more.set()
+    assert 0 < (await asking).took <= time.perf_counter() - uploading

@@ -10,6 +10,7 @@ the connection is free before anybody looks at it. What comes in pieces goes thr
 
 import asyncio
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from proxy.core.headers import forward_response_lines
@@ -73,8 +74,9 @@ class Call:
         self._keeps = True
         """The connection is fit for another request, if the answer says so too."""
         self.phase = QUEUED
-        self.began = now
-        """When the upstream's own time began: with a slot, or once it had the whole body."""
+        self.began = monotonic()
+        """When the upstream's own time began: with a slot, or once it had the whole body. Not by
+        the loop's clock: uvloop's counts whole milliseconds and stands still within a turn."""
         self.deadline = self.due = now + (upstream.plan.deadline if patience is None else patience)
         self.waiter: asyncio.Future[bool] | None = None
         self.slot = False
@@ -135,7 +137,7 @@ class Call:
         self.upload = None
         if self.phase == SENDING:
             self.deadline += now - self._upload_began
-            self.began = now
+            self.began = monotonic()
             self.sent(now)
             self._upstream.pool.hasten(self.due)  # little of the deadline may be left
 
@@ -146,7 +148,7 @@ class Call:
             waiter.set_result(False)
         return waiter
 
-    def reply(self, now: float) -> Reply:
+    def reply(self) -> Reply:
         """The answer. Raises UpstreamError, or the request body's BodyError."""
         self.waiter = None
         if self.failure is not None:
@@ -156,7 +158,7 @@ class Call:
         self.phase = ANSWERED
         self.due = inf
         reply = Reply(head.status, head.end_to_end(), self.body, head.length, head.reason, True)
-        reply.took = now - self.began
+        reply.took = monotonic() - self.began
         if self.tunnel is not None:
             reply.tunnel = self.tunnel
         elif not self.whole:

@@ -10,6 +10,7 @@ cannot have been seen is sent again by itself:
 """
 
 import asyncio
+from time import monotonic
 from typing import Final
 
 from proxy.core.fields import written
@@ -56,7 +57,8 @@ class HttpUpstream:
         self._tally.in_flight += 1
         try:
             if not pool.enter(call):
-                call.began = now = await self._queue(call, now)
+                now = await self._queue(call, now)
+                call.began = monotonic()
             index = call.index = self._endpoints.choose(request, now)
             connection = pool.take(index, now)
             if connection is None or request.announced is not None:
@@ -68,7 +70,7 @@ class HttpUpstream:
                 connection = await self._connect(call)
                 self._write(call, connection, request, loop.time())
                 await call.answer()
-            reply = call.reply(loop.time())
+            reply = call.reply()
         except BaseException:
             call.close()
             raise
