@@ -81,6 +81,10 @@ class Gateway:
     def limit_store(self) -> LimitStore:
         return self._counting.limits
 
+    async def key_salt(self) -> bytes | None:
+        assert self._snapshot is not None
+        return await self._counting.key_salt(self._snapshot.log)
+
     def snapshot(self) -> Snapshot | None:
         return self._snapshot
 

@@ -1,9 +1,10 @@
 """Which stores this process uses, by what the YAML names: where it counts, and where it records."""
 
+import secrets
 from typing import Final
 
 from proxy.metrics import Metrics
-from proxy.policy.snapshot import Snapshot, StorePlan
+from proxy.policy.snapshot import LogPlan, Snapshot, StorePlan
 from proxy.store.breaker import IN_A_ROW, Breaker
 from proxy.store.clock import microseconds, milliseconds
 from proxy.store.guard import GuardedLimits
@@ -12,6 +13,7 @@ from proxy.store.memory.idempotency import MemoryIdempotency
 from proxy.store.memory.limits import MemoryLimits
 from proxy.store.ports import LimitStore
 from proxy.store.redis.idempotency import RedisIdempotency, open_idempotency
+from proxy.store.redis.key_salt import KeySalt
 from proxy.store.redis.limits import RedisLimits
 from proxy.store.redis.road import open_road
 from proxy.store.redis.road_port import Road
@@ -28,6 +30,8 @@ class Counting:
         self._metrics = metrics
         self._local = MemoryLimits(microseconds, metrics)
         self._road: Road | None = None
+        self._salt: KeySalt | None = None
+        self._own_salt: Final = secrets.token_bytes(32)
         self._guard: GuardedLimits | None = None
 
     @property
@@ -45,6 +49,7 @@ class Counting:
         if plan.url.kind == "memory":
             return
         road = self._road = open_road(plan, self._metrics)
+        self._salt = KeySalt(road, plan.prefix)
         self._guard = GuardedLimits(
             RedisLimits(road, plan.prefix, timeout=plan.timeout),
             self._local,
@@ -54,6 +59,14 @@ class Counting:
         )
         await road.up(CONNECT_PATIENCE)
         await self._guard.check()
+
+    async def key_salt(self, plan: LogPlan) -> bytes | None:
+        """By what keys are hashed where they are shown (`core.keys.shown_key`): as the YAML says,
+        else as all processes on the shared store have it, else this process's own. None while
+        the shared store has not told it."""
+        if plan.key_salt is not None:
+            return plan.key_salt
+        return self._own_salt if self._salt is None else await self._salt.read()
 
     def retain(self, snapshot: Snapshot) -> None:
         """Forgets what this process counted for limits that are no more."""

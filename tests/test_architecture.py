@@ -49,7 +49,7 @@ FLOORS = {
 CORE_MAY_IMPORT = {
     "array", "base64", "binascii", "bisect", "calendar", "collections", "collections.abc",
     "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq",
-    "ipaddress", "itertools", "json", "math", "operator", "re", "string", "struct", "types",
+    "hmac", "ipaddress", "itertools", "json", "math", "operator", "re", "string", "struct", "types",
     "typing", "urllib.parse", "http_sf",
 }  # fmt: skip
 CLOCK_CALLS = {"now", "utcnow", "today", "time", "monotonic", "perf_counter"}

@@ -14,7 +14,7 @@ from aiohttp import web
 from proxy.admin import breakers, idempotency, limits
 from proxy.admin.answers import Refusal, json_response, read_json
 from proxy.admin.control import Control
-from proxy.admin.explain import explain
+from proxy.admin.explain import Running, explain
 from proxy.admin.guard import guard, tell_errors
 from proxy.admin.purge import read_purge
 from proxy.admin.question import read_question
@@ -86,13 +86,14 @@ class _Calls:
 
     async def show_limit(self, request: web.Request) -> web.Response:
         plan = limits.find(self._snapshot(), request.match_info["name"])
-        asked = limits.read_query(_raw_query(request))
-        return json_response(await limits.show(plan, asked, self._control.limit_store))
+        values = limits.read_values(_raw_query(request))
+        salt = await self._control.key_salt()
+        return json_response(await limits.show(plan, values, self._control.limit_store, salt))
 
     async def reset_limit(self, request: web.Request) -> web.Response:
         plan = limits.find(self._snapshot(), request.match_info["name"])
-        asked = limits.read_query(_raw_query(request))
-        await limits.reset(plan, asked, self._control.limit_store)
+        values = limits.read_values(_raw_query(request))
+        await limits.reset(plan, values, self._control.limit_store)
         return web.Response(status=204)
 
     async def breakers(self, request: web.Request) -> web.Response:
@@ -139,11 +140,10 @@ class _Calls:
         question = read_question(await read_json(request))
         control = self._control
         await control.refresh()
-        return json_response(
-            await explain(
-                snapshot, question, control.limit_store, control.looked_up, control.breakers()
-            )
+        running = Running(
+            control.limit_store, await control.key_salt(), control.looked_up, control.breakers()
         )
+        return json_response(await explain(snapshot, question, running))
 
     def _snapshot(self) -> Snapshot:
         snapshot = self._control.snapshot()

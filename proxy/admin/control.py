@@ -23,6 +23,10 @@ class Control(Protocol):
     def limit_store(self) -> LimitStore:
         """Where limits count."""
 
+    async def key_salt(self) -> bytes | None:
+        """By what keys are hashed where they are shown (`core.keys.shown_key`); None while the
+        store has not told it."""
+
     async def refresh(self) -> None:
         """Brings the figures up to now, where other processes have them."""
 

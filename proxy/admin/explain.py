@@ -4,8 +4,8 @@ The same head parser and the same stages look at it as at a real request. The an
 contract's members; where the gateway would answer by itself (no route, a method that is not
 allowed, a bad request) a further member `answer` says with what status and why.
 
-Keys are shown part by part. What a header, a query parameter or a cookie says may be a credential,
-so of those only a short hash is shown: enough to see whether two requests share a key.
+What keys are made of may be a credential or an address, so they are shown as the hash that is shown
+everywhere (`core.keys.shown_key`), beside the parts that were there.
 """
 
 import asyncio
@@ -13,14 +13,16 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
+from proxy.admin import explained_limits
 from proxy.admin.question import Question
 from proxy.admin.stored import text
 from proxy.core.cache.keys import primary
 from proxy.core.cache.tags import filled
 from proxy.core.fields import Fields
 from proxy.core.http1.request import HeadError, RequestHead, parse_request_head
+from proxy.core.keys import RepeatedHeader, shown_key
 from proxy.core.message import Outgoing, Reply, UpstreamError
 from proxy.core.problems import problem
 from proxy.exchange import Exchange
@@ -28,7 +30,7 @@ from proxy.metrics import Metrics
 from proxy.policy.compile import Live, load_snapshot
 from proxy.policy.problem import ConfigError
 from proxy.policy.snapshot import Destination, RoutePlan, Snapshot, UpstreamPlan
-from proxy.stages import identity, limits, route
+from proxy.stages import identity, route
 from proxy.stages.upstream import outgoing
 from proxy.store.ports import LimitStore
 
@@ -36,22 +38,28 @@ Headers = Sequence[tuple[str, str]]
 LookedUp = Callable[[Question], Awaitable[dict[str, Any]]]
 
 
+class Running(NamedTuple):
+    """What only a running gateway knows."""
+
+    store: LimitStore | None = None
+    salt: bytes | None = None
+    looked_up: LookedUp | None = None
+    """What is stored and what a lookup would decide: further members of `cache`."""
+    circuits: Sequence[dict[str, Any]] = ()
+
+
+_NOTHING_RUNS: Final = Running()
+
+
 async def explain(
-    snapshot: Snapshot,
-    question: Question,
-    store: LimitStore | None,
-    looked_up: LookedUp | None = None,
-    circuits: Sequence[dict[str, Any]] = (),
+    snapshot: Snapshot, question: Question, running: Running = _NOTHING_RUNS
 ) -> dict[str, Any]:
     """`{route, upstream_url, client_ip, limits, cache, breaker, idempotency}`, and `answer`
     where the gateway would answer itself.
 
     Texts are wire text. The question's `ip` is the peer's address, or "unix"; a trusted peer's
     chain is read. A request without Host asks for localhost. Of an upstream with several endpoints
-    the URL names the first. Without a `store` the limits' `allowed` and `remaining` are None.
-    `looked_up` tells what is stored and what a lookup would decide, where a gateway runs: further
-    members of `cache`. `circuits` are a running gateway's breakers; without them a breaker's state
-    is None.
+    the URL names the first. What cannot be known where no gateway is `running` is None.
     """
     said: dict[str, Any] = {
         "route": None,
@@ -73,12 +81,12 @@ async def explain(
     assert ex.route is not None
     said["route"] = ex.route.name
     said["upstream_url"] = _url(ex.route.upstream.plan, outgoing(ex).target)
-    said["limits"] = await _limits(ex, ex.route, store)
+    said["limits"] = await explained_limits.explained(ex, running.store, running.salt)
     said["cache"] = _cache(ex, ex.route)
-    if said["cache"] is not None and looked_up is not None:
-        said["cache"] |= await looked_up(question)
-    said["breaker"] = _breaker(ex.route.upstream, circuits)
-    said["idempotency"] = _idempotency(ex, ex.route)
+    if said["cache"] is not None and running.looked_up is not None:
+        said["cache"] |= await running.looked_up(question)
+    said["breaker"] = _breaker(ex.route.upstream, running.circuits)
+    said["idempotency"] = _idempotency(ex, ex.route, running.salt)
     return said
 
 
@@ -135,33 +143,6 @@ def _url(plan: UpstreamPlan, target: str) -> str:
     return f"{endpoint.scheme}://{endpoint.authority}{endpoint.path}{target}"
 
 
-async def _limits(ex: Exchange, plan: RoutePlan, store: LimitStore | None) -> list[dict[str, Any]]:
-    keys = {limit.name: limit.key.shown(ex) for limit in plan.limits}
-    if store is None:
-        asked = [(limit.name, limits.choose(limit, ex)) for limit in plan.limits]
-        return [
-            _limit(name, keys[name], variant.algorithm.name, None, None)
-            for name, variant in asked
-            if variant is not None
-        ]
-    return [
-        _limit(p.name, keys[p.name], p.algorithm, p.allowed, p.remaining)
-        for p in await limits.preview(ex, store)
-    ]
-
-
-def _limit(
-    name: str, key: str, algorithm: str, allowed: bool | None, remaining: int | None
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "key": key,
-        "algorithm": algorithm,
-        "allowed": allowed,
-        "remaining": remaining,
-    }
-
-
 def _is_looked_up(ex: Exchange, plan: RoutePlan) -> bool:
     return plan.cache is not None and ex.method in ("GET", "HEAD")
 
@@ -186,11 +167,21 @@ def _breaker(there: Destination, circuits: Sequence[dict[str, Any]]) -> dict[str
     return {"name": there.policy, "state": states.get(there.name)}
 
 
-def _idempotency(ex: Exchange, plan: RoutePlan) -> dict[str, Any] | None:
+def _idempotency(ex: Exchange, plan: RoutePlan, salt: bytes | None) -> dict[str, Any] | None:
+    """`scope` is the hash of whose key it would be; None without a salt, or where a request with a
+    key is 400, as `problem` says."""
     policy = plan.idempotency
     if policy is None or ex.method not in policy.methods:
         return None
-    return {"policy": policy.name, "scope": policy.scope.shown(ex)}
+    said: dict[str, Any] = {"policy": policy.name, "scope": None, "by": []}
+    try:
+        scope = policy.scope.digest(ex)
+    except RepeatedHeader as repeated:
+        return said | {"problem": str(repeated)}
+    if policy.scope.is_absent(ex):
+        return said | {"problem": f"The request has none of {', '.join(policy.scope.parts)}."}
+    shown = None if salt is None else shown_key(salt, scope)
+    return said | {"scope": shown, "by": policy.scope.sources(ex)}
 
 
 def render(said: dict[str, Any]) -> str:
@@ -200,12 +191,7 @@ def render(said: dict[str, Any]) -> str:
         lines.append("route     none")
     else:
         lines += [f"route     {said['route']}", f"upstream  {said['upstream_url']}"]
-    for limit in said["limits"]:
-        stands = f"limit     {limit['name']}: {limit['algorithm']} by {limit['key']}"
-        if limit["allowed"] is not None:
-            would = "would pass" if limit["allowed"] else "would be refused"
-            stands += f"; {would}, {limit['remaining']} left"
-        lines.append(stands)
+    lines += [f"limit     {explained_limits.line(limit)}" for limit in said["limits"]]
     if (cache := said["cache"]) is not None:
         tags = f"; tags {', '.join(cache['tags'])}" if cache["tags"] else ""
         lines.append(f"cache     {cache['name']}: key {cache['key']}{tags}")
@@ -213,7 +199,12 @@ def render(said: dict[str, Any]) -> str:
         state = f", {breaker['state']} now" if breaker["state"] else ""
         lines.append(f"breaker   {breaker['name']}{state}")
     if (policy := said["idempotency"]) is not None:
-        lines.append(f"idempotent {policy['policy']}: a key counts within {policy['scope']}")
+        within = f"a key counts by {', '.join(policy['by'])}"
+        if policy["scope"] is not None:
+            within += f"; scope {policy['scope']}"
+        if "problem" in policy:
+            within = f"a request with a key is refused (400): {policy['problem']}"
+        lines.append(f"idempotent {policy['policy']}: {within}")
     if (answer := said.get("answer")) is not None:
         detail = f": {answer['detail']}" if "detail" in answer else ""
         allow = f" Allow: {answer['allow']}" if "allow" in answer else ""
@@ -253,8 +244,10 @@ def explain_command(
         return 2
     wire = [(_wire(name), _wire(value)) for name, value in headers]
     question = Question(_wire(method), _wire(target), wire, ip)
-    said = asyncio.run(explain(snapshot, question, None))
+    said = asyncio.run(explain(snapshot, question, Running(salt=snapshot.log.key_salt)))
     print(json.dumps(said, indent=2) if as_json else render(said))
+    if said["limits"] and snapshot.log.key_salt is None and not as_json:
+        print("note      to see the hash of a key, set log.key_salt, or POST /explain")
     if said["route"] is None:
         print("explain: no route matches", file=sys.stderr)
         return 1

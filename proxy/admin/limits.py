@@ -1,42 +1,53 @@
-"""`/limits/NAME`: how one key of a limit stands, and forgetting it.
+"""`/limits/NAME`: how one key stands under a limit and under each of its overrides, and forgetting
+it.
 
 The query has one item per part of the limit's key, in the key's order: `key=VALUE`, or `absent`
-for a part that the request did not have. Values are percent-encoded bytes, as in any query.
-`override=N` (from 1, in the order of the YAML) asks for the state of that override; which one a
-request falls under may depend on more than its key, so nothing else can tell.
+for a part that the request did not have. Values are percent-encoded bytes, as in any query. Which
+override a request falls under may depend on more than its key, so all of them are shown.
 """
 
-import re
-from typing import Final, NamedTuple
+from typing import Any, NamedTuple
 
 from proxy.admin.answers import Refusal
 from proxy.admin.query import read_parts
+from proxy.core.keys import WhenRule, shown_key
 from proxy.policy.limit_plans import LimitPlan, LimitVariant
 from proxy.policy.problem import suggest
 from proxy.policy.snapshot import Snapshot
 from proxy.store.charge import Charge
 from proxy.store.ports import LimitStore
 
-_NUMBER: Final = re.compile(r"[0-9]{1,9}")  # int() refuses thousands of digits, and takes its time
+
+class Standing(NamedTuple):
+    """How a key stands now, and what a request would be answered. Nothing is charged for it."""
+
+    allowed: bool
+    remaining: int
+    reset_s: float
+    """Until more is left."""
+    retry_after_s: float
+    """Until the request could pass."""
+    delay_s: float
+    """That an allowed request would wait (leaky_bucket)."""
 
 
-class Asked(NamedTuple):
-    """A query, read: the values of the key's parts (None is absent), and the override's number."""
+async def standing(variant: LimitVariant, key: bytes, cost: int, store: LimitStore) -> Standing:
+    """For a request of this cost. Raises StoreError."""
+    now = await store.peek(Charge(variant, key, 0, variant.shadow))
+    would = await store.peek(Charge(variant, key, cost, variant.shadow))
+    return Standing(
+        would.allowed,
+        now.remaining,
+        _seconds(now.reset),
+        _seconds(would.retry_after),
+        _seconds(would.delay),
+    )
 
-    values: list[str | None]
-    override: int | None
 
-
-def read_query(query: str) -> Asked:
-    """Reads a raw query (latin-1 wire text). Raises Refusal 422."""
-    values, others = read_parts(query, "key", "override")
-    numbers = others["override"]
-    override: int | None = None
-    if numbers:
-        if len(numbers) > 1 or not _NUMBER.fullmatch(numbers[0]):
-            raise Refusal(422, "override is one number, from 1")
-        override = int(numbers[0])
-    return Asked(values, override)
+def read_values(query: str) -> list[str | None]:
+    """The values of the key's parts (None is absent) in a raw query (latin-1 wire text). Raises
+    Refusal 422."""
+    return read_parts(query, "key").values
 
 
 def find(snapshot: Snapshot, name: str) -> LimitPlan:
@@ -55,45 +66,45 @@ def digest(plan: LimitPlan, values: list[str | None]) -> bytes:
         raise Refusal(422, str(error), parts=list(plan.key.inputs)) from None
 
 
-async def show(plan: LimitPlan, asked: Asked, store: LimitStore) -> dict[str, object]:
+async def show(
+    plan: LimitPlan, values: list[str | None], store: LimitStore, salt: bytes | None
+) -> dict[str, Any]:
     """How the key stands now; nothing is charged. `retry_after_s` is for one request of the
-    limit's own cost (1 where a header says it)."""
-    key = digest(plan, asked.values)
-    variant = plan.base if asked.override is None else _override(plan, asked.override)
-    cost = 1 if variant.cost is None else variant.cost
-    stands = await store.peek(Charge(variant, key, 0, variant.shadow))
-    would = await store.peek(Charge(variant, key, cost, variant.shadow))
-    document: dict[str, object] = {
-        "limit": plan.name,
-        "key": key.hex(),
-        "algorithm": variant.algorithm.name,
-        "remaining": stands.remaining,
-        "reset_s": _seconds(stands.reset),
-        "retry_after_s": _seconds(would.retry_after),
-    }
-    if asked.override is not None:
-        document["override"] = asked.override
-    return document
+    limit's own cost (1 where a header says it). The `key` is None without a salt; what is
+    unlimited has no figures."""
+    key = digest(plan, values)
+    shown = None if salt is None else shown_key(salt, key)
+
+    async def one(variant: LimitVariant | None) -> dict[str, Any]:
+        stands = None
+        if variant is not None:
+            stands = await standing(
+                variant, key, 1 if variant.cost is None else variant.cost, store
+            )
+        return {
+            "limit": plan.name,
+            "key": shown,
+            "algorithm": plan.algorithm,
+            "remaining": None if stands is None else stands.remaining,
+            "reset_s": None if stands is None else stands.reset_s,
+            "retry_after_s": None if stands is None else stands.retry_after_s,
+        }
+
+    overrides = [{"when": conditions(rule), **await one(over)} for rule, over in plan.overrides]
+    return {**await one(plan.base), "overrides": overrides}
 
 
-async def reset(plan: LimitPlan, asked: Asked, store: LimitStore) -> None:
+async def reset(plan: LimitPlan, values: list[str | None], store: LimitStore) -> None:
     """Forgets the key, under the limit itself and every override."""
-    if asked.override is not None:
-        raise Refusal(422, "DELETE resets the limit and all its overrides; leave override out")
-    key = digest(plan, asked.values)
+    key = digest(plan, values)
     for variant in (plan.base, *(variant for _, variant in plan.overrides)):
         if variant is not None:
             await store.reset(variant.space, key)
 
 
-def _override(plan: LimitPlan, number: int) -> LimitVariant:
-    count = len(plan.overrides)
-    if not 1 <= number <= count:
-        raise Refusal(422, f"the limit has {count} overrides, numbered from 1")
-    variant = plan.overrides[number - 1][1]
-    if variant is None:
-        raise Refusal(422, f"override {number} is unlimited: nothing is counted under it")
-    return variant
+def conditions(rule: WhenRule) -> dict[str, list[str]]:
+    """An override's `when`, as the YAML may have it."""
+    return {part: list(values) for part, values in rule.entries}
 
 
 def _seconds(microseconds: int) -> float:

@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from hmac import digest as hmac_digest
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -201,12 +202,11 @@ class _Part:
         for choice, read in reversed(self._choices):
             self.read = _tagged(read, _ADDRESS if choice == "ip" else _TEXT, self.read)
 
-    def shown(self, ex: Subject) -> str:
+    def source(self, ex: Subject) -> str:
         for choice, read in self._choices:
-            value = read(ex)
-            if value is not None:
-                return choice if choice == "global" else f"{choice}={_redacted(choice, value)}"
-        return f"{'|'.join(choice for choice, _ in self._choices)}=(absent)"
+            if read(ex) is not None:
+                return choice
+        return f"{'|'.join(choice for choice, _ in self._choices)} (absent)"
 
 
 def _tagged(
@@ -215,10 +215,10 @@ def _tagged(
     return lambda ex: otherwise(ex) if (value := read(ex)) is None else kind + value
 
 
-def _redacted(choice: str, value: str) -> str:
-    if choice.startswith(("header:", "query:", "cookie:")):
-        return "#" + blake2b(value.encode("latin-1", "replace"), digest_size=6).hexdigest()
-    return value
+def shown_key(salt: bytes, key: bytes) -> str:
+    """A key's hash (`KeyTemplate.digest`) as it is shown, wherever it is: 128 bits of HMAC-SHA-256
+    under a secret, in hex. Without the secret, whoever reads it could try out all addresses."""
+    return hmac_digest(salt, key, "sha256")[:16].hex()
 
 
 def _digest(parts: Iterable[str]) -> bytes:
@@ -294,10 +294,10 @@ class KeyTemplate:
         """Whether the request has none of the parts; global is always there."""
         return all(part.read(ex) == _ABSENT for part in self._parts)
 
-    def shown(self, ex: Subject) -> str:
-        """The key for a person: `header:X-Api-Key=#a1b2c3d4e5f6, ip=192.0.2.1`. What headers, query
-        and cookies say may be a credential, so it is shown as a short hash."""
-        return ", ".join(part.shown(ex) for part in self._parts)
+    def sources(self, ex: Subject) -> list[str]:
+        """Where each part's value comes from, in order: `header:X-Api-Key`, or of its fallbacks the
+        one that is there. It tells nothing of the value."""
+        return [part.source(ex) for part in self._parts]
 
     def digest_values(self, values: Sequence[str | None]) -> bytes:
         """The 16 bytes for given values of `inputs`, in order; None is absent.

@@ -114,6 +114,15 @@ def rate(text: str) -> Rate:
     raise ValueError(f'has an unknown unit "{per}" (s, m, h, d, month or a duration such as 10s)')
 
 
+def rate_text(rate: Rate) -> str:
+    """A rate as `rate` reads it."""
+    if rate.monthly:
+        return f"{rate.amount}/month"
+    unit = next(unit for unit in ("d", "h", "m", "s", "ms") if not rate.period % MICROSECONDS[unit])
+    number = rate.period // MICROSECONDS[unit]
+    return f"{rate.amount}/{unit if number == 1 and unit != 'ms' else f'{number}{unit}'}"
+
+
 def _decimal_hint(text: str) -> str:
     found = re.fullmatch(r"([0-9]{1,9})\.([0-9]{1,3})(s|m|h)", text)
     if found is None:

@@ -145,7 +145,8 @@ def _server(draft: Draft) -> ServerPlan:
 
 def _log(draft: Draft) -> LogPlan:
     log = draft.log.section
-    return LogPlan(log.level, log.format, log.access)
+    salt = None if log.key_salt is None else log.key_salt.encode()
+    return LogPlan(log.level, log.format, log.access, salt)
 
 
 def _admin(draft: Draft) -> AdminPlan:
@@ -288,11 +289,11 @@ def _edits(edits: HeaderEditsSection | None) -> HeaderEdits | None:
 
 def config_hash(draft: Draft) -> str:
     """Hex digest of the effective configuration: defaults and variables filled in, wherever it
-    was written. Without the admin token and the store's password, which nobody should be able
-    to try out on it."""
+    was written. Without the admin token, the salt of keys and the store's password, which nobody
+    should be able to try out on it."""
     effective = {
         "server": _plain(draft.server.section),
-        "log": _plain(draft.log.section),
+        "log": _plain(draft.log.section) | {"key_salt": None},
         "admin": _plain(draft.admin.section) | {"token": None},
         "store": _plain(draft.store.section),
         "upstreams": {name: _plain(part.section) for name, part in draft.upstreams.items()},

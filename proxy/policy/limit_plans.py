@@ -38,6 +38,10 @@ class LimitVariant:
     """What becomes of this limit while the shared store is in trouble."""
     refundable: bool = False
     """Whether its charges may be given back, so that a denial may end before its time."""
+    rate: str = ""
+    """As the YAML has it: 100/s."""
+    burst: int | None = None
+    """As it holds; None where the algorithm has none."""
     sf_name: str = field(init=False, repr=False, compare=False)
     """The limit's name as an RFC 9651 String."""
 

@@ -4,7 +4,9 @@ import json
 from typing import TYPE_CHECKING
 
 from proxy.core.keys import KeyTemplate, WhenRule
+from proxy.core.limits.decision import Quota
 from proxy.core.ratelimit import policy_item
+from proxy.core.units import rate_text
 from proxy.policy.draft import Draft
 from proxy.policy.limit_plans import LimitPlan, LimitVariant
 from proxy.policy.models.limits import LimitSection, OverrideSection
@@ -102,4 +104,16 @@ def _variant(
         shadow=terms.mode == "shadow",
         on_failure=on_failure,
         refundable=refundable,
+        rate=rate_text(terms.rate),
+        burst=_burst(terms, quota),
     )
+
+
+def _burst(terms: Terms, quota: Quota) -> int | None:
+    """The burst that holds, written or by default, as the quota has it."""
+    match terms.algorithm.name:
+        case "token_bucket":
+            return quota.q
+        case "leaky_bucket":
+            return quota.q - 1  # beside those that wait, one leaves at once
+    return None

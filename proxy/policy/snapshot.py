@@ -83,6 +83,8 @@ class LogPlan:
     level: str
     format: Literal["plain", "json"]
     access: Literal["off", "json"]
+    key_salt: bytes | None = field(default=None, repr=False)
+    """By what keys are hashed where they are shown; None: the store has it."""
 
 
 @dataclass(frozen=True)

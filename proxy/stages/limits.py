@@ -17,7 +17,6 @@ Rules:
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from typing import NamedTuple
 
 from proxy.core.keys import RepeatedHeader
 from proxy.core.limits.decision import NOT_ASKED, Decision
@@ -44,19 +43,6 @@ _LONGEST_COST = 15
 
 class CostError(Exception):
     """A trusted cost header that cannot be charged; the sentence is for the caller."""
-
-
-class Preview(NamedTuple):
-    """What a limit would say to a request."""
-
-    name: str
-    key: str
-    """`KeyTemplate.shown`: for a person, without credentials."""
-    algorithm: str
-    allowed: bool
-    remaining: int
-    """Whole units left now."""
-    shadow: bool
 
 
 Verdict = Reply | Awaitable[Reply | None] | None
@@ -170,7 +156,7 @@ def _charge(ex: Exchange, plans: Sequence[LimitPlan], store: LimitStore) -> Verd
         if variant is None:
             continue
         try:
-            cost = _stated_cost(variant, ex) if variant.cost is None else variant.cost
+            amount = cost(variant, ex)
             key = plan.key.digest(ex)
         except (CostError, RepeatedHeader) as error:
             if not variant.shadow:
@@ -178,7 +164,7 @@ def _charge(ex: Exchange, plans: Sequence[LimitPlan], store: LimitStore) -> Verd
                 return problem("bad-request", str(error))
             _shadow_denied(ex, plan)
             continue
-        charges.append(Charge(variant, key, cost, variant.shadow))
+        charges.append(Charge(variant, key, amount, variant.shadow))
         asked.append(plan)
     if not charges:
         _announce(ex)
@@ -236,10 +222,21 @@ async def _awaited(verdict: Verdict) -> Reply | None:
 def choose(plan: LimitPlan, ex: Exchange) -> LimitVariant | None:
     """The limit as it holds for this request: the first override that matches, or the limit
     itself; None where it is unlimited."""
-    for rule, variant in plan.overrides:
+    place = matching_override(plan, ex)
+    return plan.base if place is None else plan.overrides[place][1]
+
+
+def matching_override(plan: LimitPlan, ex: Exchange) -> int | None:
+    """The place of the first override that matches."""
+    for place, (rule, _) in enumerate(plan.overrides):
         if rule.matches(ex):
-            return variant
-    return plan.base
+            return place
+    return None
+
+
+def cost(variant: LimitVariant, ex: Exchange) -> int:
+    """What the request is charged. Raises CostError."""
+    return _stated_cost(variant, ex) if variant.cost is None else variant.cost
 
 
 def _stated_cost(variant: LimitVariant, ex: Exchange) -> int:
@@ -314,32 +311,3 @@ def _shadow_denied(ex: Exchange, plan: LimitPlan) -> None:
     plan.tally.shadow_denied += 1
     ex.shadow_denied += (plan.name,)
     log.info("shadow_denied: the limit %s would have refused a request", plan.name)
-
-
-async def preview(ex: Exchange, store: LimitStore) -> list[Preview]:
-    """What each limit of the route would say to this request, one by one; charges nothing.
-    Limits that are unlimited for it are left out; a cost that cannot be charged is not allowed."""
-    previews: list[Preview] = []
-    for plan in ex.route.limits if ex.route is not None else ():
-        variant = choose(plan, ex)
-        if variant is None:
-            continue
-        key = plan.key.digest(ex)
-        allowed = False
-        try:
-            cost = variant.cost if variant.cost is not None else _stated_cost(variant, ex)
-            allowed = (await store.peek(Charge(variant, key, cost, variant.shadow))).allowed
-        except CostError:
-            pass
-        now = await store.peek(Charge(variant, key, 0, variant.shadow))
-        previews.append(
-            Preview(
-                plan.name,
-                plan.key.shown(ex),
-                variant.algorithm.name,
-                allowed,
-                now.remaining,
-                variant.shadow,
-            )
-        )
-    return previews

@@ -93,6 +93,10 @@ class Supervisor:
     def limit_store(self) -> LimitStore:
         return FleetLimits(self._counting.limits, self._reset)
 
+    async def key_salt(self) -> bytes | None:
+        assert self._snapshot is not None
+        return await self._counting.key_salt(self._snapshot.log)
+
     def snapshot(self) -> Snapshot | None:
         return self._snapshot
 

@@ -83,6 +83,7 @@ class Gateway(Live):
         self.purges: list[Purge] = []
         self.purge_trouble: StoreError | None = None
         self.freed: list[bytes] = []
+        self.salt: bytes | None = b"salt"
 
     def load(self, folder: Path) -> None:
         """Reads the configuration above."""
@@ -101,6 +102,9 @@ class Gateway(Live):
 
     async def refresh(self) -> None:
         """Its figures are always those of the moment."""
+
+    async def key_salt(self) -> bytes | None:
+        return self.salt
 
     def snapshot(self) -> Snapshot | None:
         return self.config

@@ -18,6 +18,7 @@ from proxy.admin.question import read_question
 from proxy.core.cache import storing
 from proxy.core.cache.record import CacheTerms, Stored
 from proxy.core.fields import Fields
+from proxy.core.keys import shown_key
 from proxy.store.memory.cache import Held
 
 Client = TestClient[web.Request, web.Application]
@@ -192,14 +193,37 @@ async def test_a_fresh_key(admin: Client, gateway: Gateway) -> None:
     document = await (await admin.get("/limits/per-key?key=a&key=users-read")).json()
     assert gateway.config is not None
     key = gateway.config.limits["per-key"].key.digest_values(["a", "users-read"])
-    assert document == {
+    base = {
         "limit": "per-key",
-        "key": key.hex(),
+        "key": shown_key(b"salt", key),
         "algorithm": "fixed_window",
         "remaining": 10,
         "reset_s": 0,
         "retry_after_s": 0,
     }
+    none = {"remaining": None, "reset_s": None, "retry_after_s": None}
+    assert document == {
+        **base,
+        "overrides": [
+            {**base, "when": {"header:X-Plan": ["gold"]}, "remaining": 100},
+            {**base, "when": {"header:X-Plan": ["partner"]}, **none},
+        ],
+    }
+
+
+async def test_the_key_is_shown_as_explain_shows_it(admin: Client, gateway: Gateway) -> None:
+    headers = [["X-Api-Key", "a"]]
+    question = {"method": "GET", "target": "/users/1", "headers": headers}
+    seen = set()
+    for salt in (b"salt", b"another", None):
+        gateway.salt = salt
+        limit = await (await admin.get("/limits/per-key?key=a&key=users-read")).json()
+        explained = await (await admin.post("/explain", json=question)).json()
+        (per_key,) = (one for one in explained["limits"] if one["name"] == "per-key")
+        assert limit["key"] == per_key["key"]
+        seen.add(limit["key"])
+    assert len(seen) == 3
+    assert None in seen
 
 
 async def test_a_used_key_and_nothing_is_charged_by_looking(
@@ -264,8 +288,8 @@ async def test_absent_is_not_empty(admin: Client, gateway: Gateway) -> None:
 async def test_an_override_has_a_state_of_its_own(admin: Client, gateway: Gateway) -> None:
     await gateway.charge("per-key", "a", "r", times=2, override=1)
     base = await (await admin.get("/limits/per-key?key=a&key=r")).json()
-    gold = await (await admin.get("/limits/per-key?key=a&key=r&override=1")).json()
-    assert (base["remaining"], gold["remaining"], gold["override"]) == (10, 98, 1)
+    gold = base["overrides"][0]
+    assert (base["remaining"], gold["remaining"], gold["reset_s"]) == (10, 98, 40)
 
 
 @pytest.mark.parametrize(
@@ -279,13 +303,7 @@ async def test_an_override_has_a_state_of_its_own(admin: Client, gateway: Gatewa
         ("/limits/whole?key=a", 422, "the key is global"),
         ("/limits/per-key?key=a&keys=b", 422, 'did you mean "key"?'),
         ("/limits/per-key?absent=1&key=b", 422, "absent takes no value"),
-        ("/limits/per-key?key=a&key=b&override=0", 422, "2 overrides, numbered from 1"),
-        ("/limits/per-key?key=a&key=b&override=3", 422, "2 overrides, numbered from 1"),
-        ("/limits/per-key?key=a&key=b&override=2", 422, "override 2 is unlimited"),
-        ("/limits/per-key?key=a&key=b&override=x", 422, "override is one number"),
-        (f"/limits/per-key?key=a&key=b&override={'1' * 5_000}", 422, "override is one number"),
-        ("/limits/per-key?key=a&key=b&override=%C2%B2", 422, "override is one number"),
-        ("/limits/per-key?key=a&key=b&override=1&override=1", 422, "override is one number"),
+        ("/limits/per-key?key=a&key=b&override=1", 422, "the query takes key and absent"),
         ("/limits/per-key?" + "key=a&" * 101, 422, "more than 100 items"),
     ],
 )
@@ -309,13 +327,10 @@ async def test_delete_forgets_the_key_everywhere_and_no_other(
     await gateway.charge("per-key", "b", "r", times=4)
     answer = await admin.delete("/limits/per-key?key=a&key=r")
     assert (answer.status, await answer.read()) == (204, b"")
-    for query, remaining in (
-        ("key=a&key=r", 10),
-        ("key=a&key=r&override=1", 100),
-        ("key=b&key=r", 6),
-    ):
+    for query, remaining, of_gold in (("key=a&key=r", 10, 100), ("key=b&key=r", 6, 100)):
         document = await (await admin.get(f"/limits/per-key?{query}")).json()
         assert document["remaining"] == remaining
+        assert document["overrides"][0]["remaining"] == of_gold
 
 
 async def test_delete_of_an_unknown_key_is_fine(admin: Client) -> None:
@@ -327,7 +342,7 @@ async def test_delete_of_an_unknown_key_is_fine(admin: Client) -> None:
     [
         ("/limits/per-kye?key=a&key=b", 404, 'did you mean "per-key"?'),
         ("/limits/per-key?key=a", 422, "1 key values given"),
-        ("/limits/per-key?key=a&key=b&override=1", 422, "leave override out"),
+        ("/limits/per-key?key=a&key=b&override=1", 422, "the query takes key and absent"),
     ],
 )
 async def test_a_wrong_delete(admin: Client, path: str, status: int, said: str) -> None:

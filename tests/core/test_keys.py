@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.fields import Fields
-from proxy.core.keys import KeyTemplate, RepeatedHeader, WhenRule
+from proxy.core.keys import KeyTemplate, RepeatedHeader, WhenRule, shown_key
 
 
 @dataclass
@@ -260,14 +260,18 @@ def test_what_a_template_needs() -> None:
     assert template.inputs == ("header:X-A+|path.id", "header:x-b", "path.n")
 
 
-def test_shows_no_credentials() -> None:
-    template = KeyTemplate.parse(["header:X|ip", "query:k", "cookie:c|ip", "path.id", "global"])
+def test_tells_which_parts_are_there_and_nothing_of_their_values() -> None:
+    parts = ["header:X+|ip", "query:k", "cookie:c|ip", "path.id", "global", "header:Y|cookie:c"]
     request = Request([("X", "secret")], "k=secret", captures={"id": "7"})
-    shown = template.shown(request)
-    assert "secret" not in shown
-    assert shown.startswith("header:X=#")
-    assert shown.endswith(["cookie:c", "ip"][1] + "=192.0.2.1, path.id=7, global")
-    assert KeyTemplate.parse(["header:Y|cookie:c"]).shown(request) == "header:Y|cookie:c=(absent)"
+    assert KeyTemplate.parse(parts).sources(request) == [
+        *("header:X+", "query:k", "ip", "path.id", "global"),
+        "header:Y|cookie:c (absent)",
+    ]
+
+
+def test_what_is_shown_of_a_key() -> None:
+    """128 bits of HMAC-SHA-256 (RFC 4231, test case 1)."""
+    assert shown_key(b"\x0b" * 20, b"Hi There") == "b0344c61d8db38535ca8afceaf0bf12b"
 
 
 @pytest.mark.parametrize(

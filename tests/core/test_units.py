@@ -109,6 +109,14 @@ def test_what_is_no_share(text: str) -> None:
 )
 def test_rates(text: str, rate: Rate) -> None:
     assert units.rate(text) == rate
+    assert units.rate(units.rate_text(rate)) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["100/s", "60/m", "5/10s", "1000/h", "7/90m", "10000/d", "1/250ms", "9/1ms", "3/month"]
+)
+def test_a_rate_is_written_as_it_is_read(text: str) -> None:
+    assert units.rate_text(units.rate(text)) == text
 
 
 @pytest.mark.parametrize(

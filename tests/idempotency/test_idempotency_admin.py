@@ -207,7 +207,8 @@ async def test_explain(shop: Shop, origin: Origin, method: str, scope: bool) -> 
     if scope:
         assert isinstance(said, dict)
         assert said["policy"] == POLICY
-        assert said["scope"].startswith("header:X-Api-Key")
+        assert said["by"] == ["header:X-Api-Key"]
+        assert len(bytes.fromhex(said["scope"])) == 16
     else:
         assert said is None
     assert KEY.encode() not in answer.body

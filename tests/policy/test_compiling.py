@@ -307,6 +307,13 @@ def test_the_hash_is_of_what_the_yaml_means(tmp_path: Path) -> None:
     assert snapshot(tmp_path, limits=LIMITS.replace("10/s", "11/s")).hash != plain.hash
 
 
+def test_the_hash_tells_nothing_of_the_salt_of_keys(tmp_path: Path) -> None:
+    salted = snapshot(tmp_path, GATEWAY + "log: {key_salt: s3cret-and-long-enough}\n")
+    assert salted.log.key_salt == b"s3cret-and-long-enough"
+    assert "s3cret" not in repr(salted)
+    assert salted.hash == snapshot(tmp_path).hash
+
+
 def test_the_hash_tells_nothing_of_the_token(tmp_path: Path) -> None:
     with_token = GATEWAY.replace("admin: {", "admin: {token: my-token, ")
     assert snapshot(tmp_path, with_token).hash == snapshot(tmp_path).hash

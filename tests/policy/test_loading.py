@@ -242,6 +242,13 @@ def pair(first: str, second: str) -> str:
             ),
         ),
         (
+            f"policies: []\nlog: {{key_salt: s3cret}}\n{APP}{ROUTES}",
+            (
+                "gateway.yaml:2:17: log.key_salt: warning: "
+                "is short: whoever guesses it can find out keys; take 16 characters"
+            ),
+        ),
+        (
             "policies: []\nupstreams: {app: {endpoints: ['https://a'], tls: {verify: false}}}\n"
             + ROUTES,
             (

@@ -399,29 +399,3 @@ def test_the_usual_way_says_what_the_long_one_says(
         return [*answers, *[plan.tally.dump() for plan in plans]]
 
     assert said(True) == said(False)
-
-
-async def test_preview_tells_and_charges_nothing(bench):
-    plans = (
-        bench.plan(rate="2", key=("header:X-Api-Key|ip", "route", "global")),
-        bench.plan("gold", "1", overrides=(({"header:X-Plan": ["gold"]}, "unlimited"),)),
-        bench.plan("absent", "1", key=("header:X-None",)),
-    )
-    headers = [("X-Plan", "gold")]
-    expected = [
-        ("per-key", "ip=192.0.2.1, route=things, global", "token_bucket", True, 2),
-        ("absent", "header:X-None=(absent)", "token_bucket", True, 1),
-    ]
-    for _ in range(2):
-        found = await limits.preview(bench.request(*plans, headers=headers), bench.store)
-        assert [preview[:5] for preview in found] == expected
-    assert bench.statuses(1, *plans, headers=headers) == [None]
-    found = await limits.preview(bench.request(*plans, headers=headers), bench.store)
-    assert [(preview.allowed, preview.remaining) for preview in found] == [(True, 1), (False, 0)]
-
-
-async def test_preview_of_a_cost_that_cannot_be_charged(bench):
-    plan = bench.plan(rate="5", **HEADER)
-    ex = bench.request(plan, headers=[("X-Cost", "6")], trusted=True)
-    (found,) = await limits.preview(ex, bench.store)
-    assert (found.allowed, found.remaining) == (False, 5)

@@ -2,6 +2,7 @@
 and one answer to the operator."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -60,6 +61,35 @@ async def decisions(fleets: list[Fleet]) -> dict[str, float]:
         for sample in await fleet.samples("sluicegate_limit_decisions_total"):
             total[sample.labels["decision"]] += sample.value
     return dict(total)
+
+
+async def shown(fleet: Fleet) -> str:
+    """A key as /limits shows it, which is how explain does."""
+    question = json.dumps({"method": "GET", "target": "/"})
+    explained = (await fleet.ask_admin("/explain", "POST", question)).json()["limits"][0]
+    limit = (await fleet.ask_admin("/limits/counted")).json()
+    assert limit["key"] == explained["key"]
+    return str(limit["key"])
+
+
+async def test_keys_are_shown_alike_by_all_gateways(
+    fleets: list[Fleet], redis: RedisServer
+) -> None:
+    """By a salt from the store; by the YAML's own once it names one, from the reload on."""
+    salt = redis.call("GET", "sg:key_salt")
+    assert salt is None, "nobody has asked yet"
+    first = await shown(fleets[0])
+    assert await shown(fleets[1]) == first
+    redis.call("DEL", "sg:key_salt")
+    assert await shown(fleets[1]) == first
+
+    store = f"store: {{url: {redis.url}, timeout: 2s}}"
+    fleets[0].write("first", more=f"{store}\nlog: {{key_salt: a-salt-of-some-length}}")
+    assert (await fleets[0].ask_admin("/config/reload", "POST")).status == 200
+    second = await shown(fleets[0])
+    assert second != first
+    for page in ("/status", "/metrics"):
+        assert b"a-salt-of-some-length" not in (await fleets[0].ask_admin(page)).body
 
 
 async def test_two_gateways_of_two_workers_are_one(fleets: list[Fleet], redis: RedisServer) -> None:

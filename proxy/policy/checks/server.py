@@ -1,4 +1,5 @@
-"""`server`, `admin`: addresses that collide, an open admin port, and whom to believe."""
+"""`server`, `log`, `admin`: addresses that collide, an open admin port, whom to believe, and a salt
+that can be guessed."""
 
 from ipaddress import ip_address
 from itertools import combinations
@@ -7,10 +8,11 @@ from proxy.policy.checks.lists import refuse_repeats
 from proxy.policy.checks.tls import check_pair
 from proxy.policy.draft import Draft, Part
 from proxy.policy.models.routes import GATEWAY_FIELDS
-from proxy.policy.models.server import AdminSection, ServerSection
+from proxy.policy.models.server import AdminSection, LogSection, ServerSection
 from proxy.policy.problem import dotted
 from proxy.policy.snapshot import Listen
 
+_SALT_CHARS = 16
 _FORWARDING = frozenset(
     ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port",
      "x-forwarded-prefix", "x-forwarded-proto", "x-forwarded-scheme", "x-forwarded-server")
@@ -20,6 +22,7 @@ _FORWARDING = frozenset(
 def check(draft: Draft) -> None:
     """Everything about the listeners."""
     _check_server(draft, draft.server)
+    _check_log(draft.log)
     _check_admin(draft.admin)
     _check_collisions(draft)
 
@@ -44,6 +47,13 @@ def _check_server(draft: Draft, part: Part[ServerSection]) -> None:
         for key in ("client_ip_header", "trusted_headers"):
             if part.is_given(key) and (key == "client_ip_header" or server.trusted_headers):
                 part.warn("has nobody to believe while trusted_proxies is empty", key)
+
+
+def _check_log(part: Part[LogSection]) -> None:
+    salt = part.section.key_salt if part.has("key_salt") else None
+    if salt is not None and len(salt) < _SALT_CHARS:
+        message = f"is short: whoever guesses it can find out keys; take {_SALT_CHARS} characters"
+        part.warn(message, "key_salt")
 
 
 def _check_admin(part: Part[AdminSection]) -> None:

@@ -13,6 +13,7 @@ from proxy.policy.models.leaves import (
     Positive,
     Section,
     Size,
+    Text,
     Timeout,
     default,
     file_path,
@@ -199,6 +200,9 @@ class LogSection(Section):
     """The form of the application log."""
     access: Annotated[Literal["off", "json"], Choice()] = default("off")
     """The access log: one JSON line per request, or none."""
+    key_salt: Text | None = None
+    """A secret by which keys are hashed where they are shown; made once and kept in the store where
+    left out."""
 
 
 class AdminSection(Section):
