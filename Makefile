@@ -16,7 +16,7 @@ COMPILED := $(VENV)/compiled
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test compiled test-compiled check format bench bench-peers bench-targets lock packages clean
+.PHONY: help demo test test-newest compiled test-compiled check format bench bench-peers bench-targets lock packages clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,9 @@ demo: $(VENV)/.base  ## install, start an example origin and the gateway before 
 
 test: $(VENV)/.dev packages  ## install what the tests need, then run them all
 	@$(BIN)/python -m pytest -v -rs $(ARGS)
+
+test-newest: $(VENV)/.dev packages  ## most of the tests, with the newest dependencies that pyproject.toml allows
+	@PYTHON=$(PYTHON) .ci/newest $(VENV) $(ARGS)
 
 compiled: $(COMPILED)/.built  ## the request path compiled to C, a wheel in dist/, installed in an environment of its own
 	@echo "the wheel: $$(ls dist/compiled/*.whl)" && $(COMPILED)/bin/sluicegate --version
