@@ -212,9 +212,10 @@ class Outgoing:
 class UpstreamError(Exception):
     """An upstream that gave no usable answer.
 
-    `reason` is one of: connect_error, reset, timeout (no head within response_timeout), deadline,
-    invalid (broken HTTP), queue_full, queue_timeout, no_socket (this process can open none),
-    no_endpoint. `sent`: whether any byte of the request was written.
+    `reason` is one of: connect_error, reset, client_slow (a reset while the client kept the
+    upstream waiting), timeout (no head within response_timeout), deadline, invalid (broken HTTP),
+    queue_full, queue_timeout, no_socket (this process can open none), no_endpoint. `sent`: whether
+    any byte of the request was written.
     """
 
     def __init__(self, reason: str, detail: str, *, sent: bool) -> None:

@@ -70,6 +70,7 @@ class Ticket:
         self.began = began
         self.probe = probe
         self.ended = False
+        self.paused = False
         self.succeeded = False
 
 
@@ -115,7 +116,8 @@ class Model:
                 self.results.append((now, what, self.epoch))
                 self.judge(now)
             return
-        late = ticket.ended or now >= ticket.began + self.terms.probe_timeout
+        expired = not ticket.paused and now >= ticket.began + self.terms.probe_timeout
+        late = ticket.ended or expired
         ticket.ended = True
         if late or what == "neutral":
             return
@@ -126,6 +128,18 @@ class Model:
         proofs = [t for t in self.tickets if t.epoch == self.epoch and t.succeeded]
         if len(proofs) == self.terms.half_open_requests:
             self.turn(CLOSED)
+
+    def pause(self, ticket, now):
+        if ticket.epoch == self.epoch and ticket.probe:
+            if now >= ticket.began + self.terms.probe_timeout and not ticket.paused:
+                ticket.ended = True
+            ticket.paused = True
+
+    def resume(self, ticket, now):
+        free = len(self.in_flight(now)) < self.terms.half_open_requests
+        if ticket.epoch == self.epoch and ticket.paused and not ticket.ended and free:
+            ticket.paused = False
+            ticket.began = now
 
     def broke(self, ticket, now):
         if ticket.epoch != self.epoch:
@@ -206,6 +220,7 @@ class Model:
             ticket.began + timeout
             for ticket in self.tickets
             if ticket.epoch == self.epoch and ticket.probe and not ticket.ended
+            if not ticket.paused
             if ticket.began + timeout > now
         ]
 

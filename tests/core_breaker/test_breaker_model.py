@@ -117,6 +117,28 @@ class Alike(RuleBasedStateMachine):
         if end[0] == "good" and breaks:
             self.both(request, "broke")
 
+    @rule(back=st.integers(1, 6), later=st.sampled_from([0.0, 0.5, 8.0]), goes_on=st.booleans())
+    def pause(self, back, later, goes_on):
+        """A recent request waits for its client, and may go on after a while."""
+        running = [r for r in self.asked if r[1] is not None and r[1].epoch == self.model.epoch]
+        if not running:
+            return
+        permit, ticket = running[-min(back, len(running))]
+        self.model.pause(ticket, self.now)
+        self.breaker.pause(permit, self.now)
+        self.now += later
+        if goes_on:
+            self.model.resume(ticket, self.now)
+            self.breaker.resume(permit, self.now)
+
+    @rule(request=requests)
+    def resume(self, request):
+        """Any request, although it was not paused."""
+        permit, ticket = request
+        if ticket is not None:
+            self.model.resume(ticket, self.now)
+            self.breaker.resume(permit, self.now)
+
     @rule(ends=st.lists(ENDS, min_size=1, max_size=8))
     def burst(self, ends):
         """Requests that end at once."""

@@ -13,6 +13,8 @@ Rules:
   failure from then does not open it again.
 - A probe's place is freed by its result, its neutral end or its deadline, whichever is first. What
   comes after that is dropped. So a probe that never returns holds a place for a while only.
+- A place is held only while the upstream is waited for. A probe whose client is slow is paused: it
+  has no place and no deadline. Its result counts all the same: the upstream gave it.
 - Every result is judged, a success too: a rate counts from the `minimum_requests`th result on,
   whichever it is.
 - A slow answer is a success unless `slow_rate` is on: then a slow probe is a failure.
@@ -59,8 +61,8 @@ class Breaker:
     what went wrong after a success. `now` is always seconds of the same clock."""
 
     __slots__ = (
-        "_open_for", "_permit", "_probes", "_proven", "_rated", "_rng", "_row", "_state", "_until",
-        "_window", "forced", "generation", "on_transition", "reason", "terms",
+        "_open_for", "_paused", "_permit", "_probes", "_proven", "_rated", "_rng", "_row", "_state",
+        "_until", "_window", "forced", "generation", "on_transition", "reason", "terms",
     )  # fmt: skip
 
     def __init__(self, terms: BreakerTerms, rng: Callable[[], float]) -> None:
@@ -81,6 +83,7 @@ class Breaker:
         self._rated = inf  # results from which on the rates are judged
         self._window = Window(terms.window)
         self._probes: dict[Permit, float] = {}  # in flight → deadline; the oldest first
+        self._paused: set[Permit] = set()  # probes whose clients keep the upstream waiting
         self._proven: set[Permit] = set()  # probes that succeeded
         self._begin()
 
@@ -130,6 +133,21 @@ class Breaker:
             self._failure(now, reason)
         elif permit in self._proven:
             self._relapse(now, reason)
+
+    def pause(self, permit: Permit, now: float) -> None:
+        """A probe's client is waited for, rather than the upstream: its place is free."""
+        deadline = self._probes.get(permit)
+        if deadline is not None:
+            del self._probes[permit]
+            if now < deadline:
+                self._paused.add(permit)
+
+    def resume(self, permit: Permit, now: float) -> None:
+        """The upstream is waited for again. The probe takes a place, if one is free; else it stays
+        without, as most of its request is out."""
+        if permit in self._paused and self.probes(now) < self.terms.half_open_requests:
+            self._paused.discard(permit)
+            self._probes[permit] = now + self.terms.probe_timeout
 
     # Orders from outside
 
@@ -201,6 +219,9 @@ class Breaker:
 
     def _returned(self, probe: Permit, now: float) -> bool:
         """Frees a probe's place; whether it came back in time, and for the first time."""
+        if probe in self._paused:
+            self._paused.remove(probe)
+            return True
         deadline = self._probes.pop(probe, None)
         return deadline is not None and now < deadline
 
@@ -263,6 +284,7 @@ class Breaker:
         self._row = 0
         self._window.clear()
         self._probes.clear()
+        self._paused.clear()
         self._proven.clear()
         self._permit = None
         if self._state is State.CLOSED:

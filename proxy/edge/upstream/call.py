@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 HIGH_WATER: Final = 64 * 1024
 """Unread answer bytes above which the connection stops reading."""
+HELD_BACK: Final = 0.1
+"""Seconds, in all, for which an answer must not have been read to blame its client for its end."""
 
 QUEUED, CONNECTING, SENDING, WAITING, ANSWERED = range(5)
 _EXPIRED: Final = {
@@ -43,7 +45,9 @@ class Call:
     __slots__ = (
         "_connection",
         "_ended",
+        "_held_back",
         "_keeps",
+        "_paused_at",
         "_request",
         "_upload_began",
         "_upstream",
@@ -71,6 +75,10 @@ class Call:
         self.parser: ResponseParser | None = None
         """Takes the answer, where it does not come in one read."""
         self._ended = False
+        self._paused_at = 0.0
+        """Since when the answer is not read, as its client takes no more; 0 while it is."""
+        self._held_back = 0.0
+        """Seconds for which it was not read before that."""
         self._keeps = True
         """The connection is fit for another request, if the answer says so too."""
         self.phase = QUEUED
@@ -230,7 +238,9 @@ class Call:
                 self.waiter = None
                 self.due = inf
         content = parser.take()
-        if self._connection is not None:
+        if self._paused_at and self._connection is not None:
+            self._held_back += self._upstream.pool.loop.time() - self._paused_at
+            self._paused_at = 0.0
             self._connection.resume_reading()
         return content
 
@@ -291,7 +301,8 @@ class Call:
                 self._interim(head)
         if parser.done:
             self._complete(parser.rest)
-        elif parser.size > HIGH_WATER and self._connection is not None:
+        elif parser.size > HIGH_WATER and self._connection is not None and not self._paused_at:
+            self._paused_at = self._upstream.pool.loop.time()
             self._connection.pause_reading()
         waiter = self.waiter
         if waiter is not None and self.head is not None and not waiter.done():
@@ -308,7 +319,23 @@ class Call:
 
     def lost(self, error: Exception | None) -> None:
         """The connection is gone."""
-        self.fail(UpstreamError("reset", "the upstream closed the connection", sent=True))
+        detail = "the upstream closed the connection"
+        blamed = self._client_blamed()
+        if blamed:
+            self.fail(UpstreamError("client_slow", f"{detail} while {blamed}", sent=True))
+        else:
+            self.fail(UpstreamError("reset", detail, sent=True))
+
+    def _client_blamed(self) -> str:
+        """What the client did that an upstream may close a connection for; empty where the
+        upstream had all that it waited for. Whoever writes to a client that does not read finds
+        out late, when the client may be reading again: so any time that it did not read counts."""
+        upload = self.upload
+        if upload is not None and upload.waits_for_client:
+            return "the client had not sent all of its request"
+        if self._paused_at or self._held_back >= HELD_BACK:
+            return "the client was slow to take the answer"
+        return ""
 
     def _interim(self, head: ResponseHead) -> None:
         if head.status == 100:

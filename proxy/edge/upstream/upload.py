@@ -46,6 +46,12 @@ class Upload:
         self._waiter: asyncio.Future[None] | None = None
         self.waiting = False
 
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the next thing to come is more of the body, rather than the upstream's 100 or
+        room in its connection."""
+        return not self.waiting and not self._connection.congested
+
     def start(self, head: bytes, *, expect: bool) -> None:
         """Sends the head and what there is of the body; a task sends the rest.
 

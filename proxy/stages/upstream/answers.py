@@ -12,6 +12,7 @@ from proxy.policy.snapshot import Fallback
 _FAILURES: Final[dict[str, tuple[str, str]]] = {
     "connect_error": ("upstream-unreachable", "The upstream could not be reached."),
     "reset": ("upstream-invalid", "The upstream closed the connection without an answer."),
+    "client_slow": ("request-timeout", "The upstream did not wait for the rest of the request."),
     "invalid": ("upstream-invalid", "The upstream's answer is not valid HTTP."),
     "timeout": ("upstream-timeout", "The upstream did not answer in time."),
     "deadline": ("upstream-timeout", "The upstream did not answer before the deadline."),
@@ -27,7 +28,7 @@ def failure(failed: UpstreamError) -> Reply:
     """The problem that stands for an upstream's answer."""
     name, sentence = _FAILURES[failed.reason]
     fields = _RETRY_SOON if name in ("overloaded", "no-endpoint") else ()
-    return problem(name, sentence, fields=fields)
+    return problem(name, sentence, fields=fields, close=failed.reason == "client_slow")
 
 
 def refusal(refused: Refused, fallback: Fallback) -> Reply:

@@ -22,7 +22,7 @@ from proxy.core.retries import Failure, Stop, decide, retry_after
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import Destination, Retrying
 from proxy.stages.upstream.answers import failure, refusal
-from proxy.stages.upstream.circuit import answered, unanswered
+from proxy.stages.upstream.circuit import answered, unanswered, yielding
 from proxy.stages.upstream.outgoing import KeptBody, outgoing
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ async def ask(ex: Exchange) -> Reply:
             continue
         if number == 1 and retry is not None:
             retry.budget.request(now)  # one that was refused does not burden the upstream
+        body = request.body
+        request.body = yielding(body, breaker, permit)
         said: Reply | UpstreamError
         try:
             said = await there.upstream.send(request)
@@ -86,6 +88,7 @@ async def ask(ex: Exchange) -> Reply:
             said.let_go()
         await asyncio.sleep(wait)
         number += 1
+        request.body = body
         now = monotonic()
         request.patience = there.plan.deadline - (now - began)
         if kept is not None:
@@ -102,7 +105,8 @@ def _keeping(request: Outgoing, there: Destination) -> KeptBody | None:
 
 
 def _given_up(there: Destination, failed: UpstreamError) -> Reply:
-    log.warning("upstream %s: %s: %s", there.name, failed.reason, failed.detail)
+    level = logging.INFO if _by_slow_client(failed) else logging.WARNING
+    log.log(level, "upstream %s: %s: %s", there.name, failed.reason, failed.detail)
     return failure(failed)
 
 
@@ -125,17 +129,25 @@ def _wait(
         time_left=there.plan.deadline - (monotonic() - began),
         random=random.random(),
     )
-    if isinstance(verdict, Stop) or not retry.budget.spend(monotonic()):
+    if isinstance(verdict, Stop):
         return None
-    retries = there.tally.retries
-    retries[what.reason] = retries.get(what.reason, 0) + 1
+    if not _by_slow_client(said):  # whose retries must not use up those of others
+        if not retry.budget.spend(monotonic()):
+            return None
+        retries = there.tally.retries
+        retries[what.reason] = retries.get(what.reason, 0) + 1
     log.debug("upstream %s: %s: attempt %d follows", there.name, what.reason, number + 1)
     return max(_LEAST_WAIT, verdict.seconds)
+
+
+def _by_slow_client(said: Reply | UpstreamError) -> bool:
+    """Whether the upstream closed the connection as the client kept it waiting."""
+    return isinstance(said, UpstreamError) and said.reason == "client_slow"
 
 
 def _failure(said: Reply | UpstreamError) -> Failure:
     """What became of a try that failed."""
     if isinstance(said, UpstreamError):
-        return Failure(said.reason, said.sent)
+        return Failure("reset" if _by_slow_client(said) else said.reason, said.sent)
     asked = Fields(said.fields).get("retry-after")
     return Failure(str(said.status), True, retry_after(asked, time.time()))

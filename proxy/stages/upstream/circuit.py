@@ -2,8 +2,10 @@
 
 Rules:
 - The verdict is given at the head. A body that breaks off later adds one failure.
-- What says nothing about the upstream is neutral: the client left or its body failed, this
-  gateway had no connection or no endpoint for it.
+- What says nothing about the upstream is neutral: the client left or its body failed, the
+  upstream gave up on a client that was slow, this gateway had no connection or no endpoint for it.
+- A probe whose client is slow to send its body gives its place to others meanwhile: clients that
+  never finish must not keep a healthy upstream from proving itself.
 - An upgraded connection and an event stream are never slow.
 """
 
@@ -11,9 +13,18 @@ from time import monotonic
 from typing import Final
 
 from proxy.core.breaker import Breaker, Permit
-from proxy.core.message import BodyError, Reply, ReplyStream, StreamCut, UpstreamError
+from proxy.core.message import (
+    BodyError,
+    Reply,
+    ReplyStream,
+    RequestBody,
+    StreamCut,
+    UpstreamError,
+)
 
-_OURS: Final = frozenset(("queue_full", "queue_timeout", "no_socket", "no_endpoint"))
+_NEUTRAL: Final = frozenset(
+    ("client_slow", "queue_full", "queue_timeout", "no_socket", "no_endpoint")
+)
 
 
 def answered(breaker: Breaker, permit: Permit, reply: Reply) -> None:
@@ -34,7 +45,7 @@ def answered(breaker: Breaker, permit: Permit, reply: Reply) -> None:
 
 def unanswered(breaker: Breaker, permit: Permit, error: BaseException) -> None:
     """Nothing came of it but this."""
-    if isinstance(error, UpstreamError) and error.reason not in _OURS:
+    if isinstance(error, UpstreamError) and error.reason not in _NEUTRAL:
         breaker.failed(permit, monotonic(), error.reason)
     else:
         breaker.neutral(permit, monotonic())
@@ -62,10 +73,46 @@ class _Watched:
         try:
             return await self._stream.read()
         except StreamCut as cut:
-            # Not where the request's own body failed beside its answer.
-            if not isinstance(cut.__cause__, BodyError):
+            # Not where the request's own body failed beside its answer, or its client was slow.
+            cause = cut.__cause__
+            if not isinstance(cause, BodyError) and not (
+                isinstance(cause, UpstreamError) and cause.reason in _NEUTRAL
+            ):
                 self._breaker.broke(self._permit, monotonic())
             raise
 
     def close(self) -> None:
         self._stream.close()
+
+
+def yielding(
+    body: RequestBody | None, breaker: Breaker | None, permit: Permit | None
+) -> RequestBody | None:
+    """The body to send: of a probe, one that gives the probe's place to others while its client is
+    slow."""
+    if body is None or breaker is None or permit is None or not permit.probe:
+        return body
+    return ProbeBody(body, breaker, permit)
+
+
+class ProbeBody:
+    """A probe's request body: while its client is slow, the probe holds no place. Implements
+    `RequestBody`."""
+
+    __slots__ = ("_body", "_breaker", "_permit", "length")
+
+    def __init__(self, body: RequestBody, breaker: Breaker, permit: Permit) -> None:
+        self._body = body
+        self._breaker = breaker
+        self._permit = permit
+        self.length = body.length
+
+    async def read(self) -> bytes:
+        self._breaker.pause(self._permit, monotonic())
+        try:
+            return await self._body.read()
+        finally:
+            self._breaker.resume(self._permit, monotonic())
+
+    def proceed(self) -> None:
+        self._body.proceed()

@@ -1,0 +1,226 @@
+"""Clients that keep an upstream waiting: that is held against nobody but them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from rawhttp import Cut, Seen, Wire
+from resilience_kit import (
+    BREAKER,
+    BRIEF,
+    PATIENCE,
+    Origin,
+    Running,
+    StartGateway,
+    request,
+    respond,
+    until,
+    well,
+)
+
+pytestmark = pytest.mark.usefixtures("lane")
+
+WRITE_TIMEOUT = 0.3
+"""Seconds for which a server waits for room in its connection before it gives the client up."""
+LARGE = 40_000_000
+UNFINISHED = request("/", "Content-Length: 100", method="POST") + b"x"
+
+
+async def closes(wire: Wire, seen: Seen) -> None:
+    """Ends the connection once the first byte of the body is here, as a body timeout would."""
+    await wire.exactly(1)
+    raise Cut
+
+
+async def resets(wire: Wire, seen: Seen) -> None:
+    """The same by a reset."""
+    await wire.exactly(1)
+    wire.writer.transport.abort()
+
+
+async def sends_large(wire: Wire, seen: Seen) -> None:
+    """A large answer, given up where the gateway takes nothing of it for a while."""
+    wire.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE)
+    piece = bytes(1_000_000)
+    for _ in range(LARGE // len(piece)):
+        wire.writer.write(piece)
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                await wire.writer.drain()
+        except TimeoutError:
+            wire.writer.transport.abort()
+            raise Cut from None
+
+
+async def healthy(gateway: Running) -> bool:
+    """Whether nothing was held against the upstream."""
+    turned = await gateway.transitions()
+    circuit = await gateway.circuit()
+    return circuit["state"] == "closed" and not any(turned.values()) and circuit["failed"] == 0
+
+
+@pytest.mark.parametrize("gives_up", [closes, resets], ids=["close", "reset"])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_unfinished_requests_open_no_circuit(
+    start_gateway: StartGateway,
+    origin: Origin,
+    framing: str,
+    gives_up: Callable[[Wire, Seen], Awaitable[None]],
+) -> None:
+    gateway = await start_gateway(origin, BREAKER | {"consecutive_failures": 2})
+    origin.script, origin.read_body = gives_up, False
+    data = UNFINISHED
+    if framing == "chunked":
+        data = request("/", "Transfer-Encoding: chunked", method="POST") + b"64\r\nx"
+    for _ in range(5):
+        async with await gateway.open() as client:
+            answer = await client.ask(data)
+            assert answer.status == 408
+            assert answer.json()["type"] == "urn:sluicegate:problem:request-timeout"
+            assert await client.closed()
+    assert await healthy(gateway)
+    origin.script, origin.read_body = well, True
+    assert (await gateway.ask()).status == 200
+
+
+async def test_their_retries_use_up_nothing(start_gateway: StartGateway, origin: Origin) -> None:
+    """They go out again, as the endpoint may have died; the ten retries that an upstream has
+    without any share of its requests are all left."""
+    retry = {"attempts": 3, "backoff": "1ms", "budget": "0%", "on": ["reset"], "methods": ["PUT"]}
+    gateway = await start_gateway(
+        origin, None, settings={"retry": "again"}, policies={"retries": {"again": retry}}
+    )
+    origin.script, origin.read_body = closes, False
+    for _ in range(6):
+        async with await gateway.open() as client:
+            assert (await client.ask(UNFINISHED.replace(b"POST", b"PUT"))).status == 408
+    assert origin.asked == 18
+    assert await gateway.metric("retries_total", upstream="origin", reason="reset") == 0
+    origin.script, origin.read_body = _Counting(), True
+    for _ in range(6):
+        assert (await gateway.ask(method="PUT", body=b"whole")).status == 502
+    assert await gateway.metric("retries_total", upstream="origin", reason="reset") == 10
+
+
+async def test_a_reset_after_the_whole_request_counts(
+    start_gateway: StartGateway, origin: Origin
+) -> None:
+    """However slowly it came."""
+    gateway = await start_gateway(origin)
+    origin.script = resets_at_the_end = _Counting()
+    for number in (1, 2):
+        async with await gateway.open() as client:
+            await client.send(UNFINISHED)
+            await until(lambda number=number: origin.asked == number)
+            assert (await client.ask(b"x" * 99, "POST")).status == 502
+    assert resets_at_the_end.times == 2
+    assert (await gateway.circuit())["state"] == "open"
+
+
+class _Counting:
+    """Resets connections, once requests are whole; counts them."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    async def __call__(self, wire: Wire, seen: Seen) -> None:
+        self.times += 1
+        raise Cut
+
+
+async def test_slow_readers_open_no_circuit(start_gateway: StartGateway, origin: Origin) -> None:
+    """Six clients that read nothing of a large answer until its server has given them up."""
+    gateway = await start_gateway(origin)
+    origin.script = sends_large
+    clients = [await gateway.open() for _ in range(6)]
+    for client in clients:
+        await client.send(request())
+    await until(lambda: origin.asked == 6)
+    await until(lambda: origin.open == 0, 3 * PATIENCE)
+    for client in clients:
+        assert await _received(client) < LARGE
+        await client.close()
+    await until(lambda: _idle(gateway))
+    assert await healthy(gateway)
+
+
+async def _received(client: Wire) -> int:
+    """How many bytes come before the connection ends, one way or another."""
+    received = 0
+    try:
+        while data := await client.some():
+            received += len(data)
+    except ConnectionError:
+        pass
+    return received
+
+
+async def _idle(gateway: Running) -> bool:
+    return await gateway.metric("in_flight_requests", upstream="origin") == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_unfinished_probes_hold_no_place(
+    start_gateway: StartGateway, origin: Origin, method: str
+) -> None:
+    """20 unfinished requests reach a half-open circuit, as fast as they can: the next whole one is
+    its probe, and closes it."""
+    gateway = await start_gateway(origin, BRIEF)
+    await gateway.trip(origin)
+    await gateway.until_due()
+    before = origin.asked
+    slow = [await gateway.open() for _ in range(20)]
+    for number, client in enumerate(slow, 1):
+        await client.send(UNFINISHED)
+        await until(lambda number=number: origin.asked == before + number)
+    body = b"whole" if method == "POST" else None
+    assert (await gateway.ask(method=method, body=body)).status == 200
+    assert (await gateway.circuit())["state"] == "closed"
+    for client in slow:
+        await client.close()
+
+
+async def test_a_slow_probe_that_comes_to_an_end_counts(
+    start_gateway: StartGateway, origin: Origin
+) -> None:
+    """An upstream that gets nothing but long uploads must be able to prove itself."""
+    gateway = await start_gateway(origin, BRIEF)
+    await gateway.trip(origin)
+    await gateway.until_due()
+    before = origin.asked
+    async with await gateway.open() as client:
+        await client.send(UNFINISHED)
+        await until(lambda: origin.asked == before + 1)
+        assert (await gateway.circuit())["probes"] == 0
+        assert (await client.ask(b"x" * 99, "POST")).status == 200
+    assert (await gateway.circuit())["state"] == "closed"
+
+
+async def test_a_slow_probe_holds_its_place_while_the_upstream_works(
+    start_gateway: StartGateway, origin: Origin
+) -> None:
+    """Once all of it is out, nobody else may come between."""
+    gateway = await start_gateway(origin, BRIEF)
+    await gateway.trip(origin)
+    await gateway.until_due()
+    before = origin.asked
+    answered = asyncio.Event()
+
+    async def waits(wire: Wire, seen: Seen) -> None:
+        await answered.wait()
+        await wire.send(respond())
+
+    async with await gateway.open() as client:
+        await client.send(UNFINISHED)
+        await until(lambda: origin.asked == before + 1)
+        origin.script = waits
+        await client.send(b"x" * 99)
+        await until(lambda: _has_probe(gateway))
+        assert (await gateway.ask()).status == 503
+        answered.set()
+        assert (await client.read_answer("POST")).status == 200
+    assert (await gateway.circuit())["state"] == "closed"
+
+
+async def _has_probe(gateway: Running) -> bool:
+    return bool((await gateway.circuit())["probes"] == 1)
