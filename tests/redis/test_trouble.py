@@ -90,6 +90,9 @@ class Held(Trouble):
         await blocking(self.server.call, "CLIENT", "UNPAUSE")
 
 
+KINDS = [Killed, Paused, OutOfMemory, Slow, Vanished, Held]
+
+
 @asynccontextmanager
 async def relayed(servers: RedisServers) -> AsyncIterator[tuple[RedisServer, Relay, str]]:
     server = await blocking(servers.start)
@@ -97,7 +100,7 @@ async def relayed(servers: RedisServers) -> AsyncIterator[tuple[RedisServer, Rel
         yield server, relay, f"redis://127.0.0.1:{relay.port}"
 
 
-@pytest.mark.parametrize("kind", [Killed, Paused, OutOfMemory, Slow, Vanished, Held])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_no_request_suffers(
     redis_servers: RedisServers, kind: Callable[[RedisServer, Relay], Trouble]
 ) -> None:
@@ -138,12 +141,12 @@ async def test_what_must_not_be_guessed_is_refused(redis_servers: RedisServers) 
         assert load.unavailable - refused <= 8, "those that were under way"
 
 
-@pytest.mark.parametrize("kind", [Killed, Paused])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_the_way_back_takes_less_than_a_second(
     redis_servers: RedisServers, kind: Callable[[RedisServer, Relay], Trouble]
 ) -> None:
     """Counted from a probe that has just failed: the next one is as far away as it can be."""
-    async with relayed(redis_servers) as (server, relay, _), guarded(server.url) as made:
+    async with relayed(redis_servers) as (server, relay, url), guarded(url) as made:
         trouble = kind(server, relay)
         probes = made.metrics.store("probe")
 
