@@ -2,7 +2,8 @@
 
 The same head parser and the same stages look at it as at a real request. The answer has the
 contract's members; where the gateway would answer by itself (no route, a method that is not
-allowed, a bad request) a further member `answer` says with what status and why.
+allowed, a bad request) a further member `answer` says with what status and why, and which routes
+come nearest.
 
 What keys are made of may be a credential or an address, so they are shown as the hash that is shown
 everywhere (`core.keys.shown_key`), beside the parts that were there.
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from proxy.admin import explained_limits
+from proxy.admin import explained_limits, nearest
 from proxy.admin.question import Question
 from proxy.admin.stored import text
 from proxy.core.cache.keys import primary
@@ -49,6 +50,8 @@ class Running(NamedTuple):
 
 
 _NOTHING_RUNS: Final = Running()
+_UNROUTED: Final = (404, 405, 421)
+_NEVER_FORWARDED: Final = ("CONNECT", "TRACE")
 
 
 async def explain(
@@ -77,7 +80,10 @@ async def explain(
     reply = identity.resolve(ex) or route.find(ex)
     said["client_ip"] = ex.client_ip
     if reply is not None:
-        return said | {"answer": _answer(reply)}
+        answer = _answer(reply)
+        if reply.status in _UNROUTED and ex.method not in _NEVER_FORWARDED:
+            answer["nearest"] = nearest.nearest(ex)
+        return said | {"answer": answer}
     assert ex.route is not None
     said["route"] = ex.route.name
     said["upstream_url"] = _url(ex.route.upstream.plan, outgoing(ex).target)
@@ -209,6 +215,7 @@ def render(said: dict[str, Any]) -> str:
         detail = f": {answer['detail']}" if "detail" in answer else ""
         allow = f" Allow: {answer['allow']}" if "allow" in answer else ""
         lines.append(f"answer    {answer['status']}{detail}{allow}")
+        lines += [f"nearest   {nearest.line(near)}" for near in answer.get("nearest", ())]
     return "\n".join(lines)
 
 

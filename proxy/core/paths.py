@@ -77,6 +77,8 @@ class PathPattern:
     def parse(cls, text: str) -> "PathPattern":
         """Reads a pattern. Raises ValueError, a sentence, where it could not mean anything."""
         _require_path(text)
+        if "*" in text:
+            raise ValueError(f'"*" is no wildcard here: write {_without_stars(text)}')
         segments = text[1:].split("/")
         parts: list[str | tuple[str, str]] = []
         seen: set[str] = set()
@@ -111,6 +113,35 @@ class PathPattern:
 
     def __repr__(self) -> str:
         return f"PathPattern({self.text!r})"
+
+
+def _without_stars(text: str) -> str:
+    """The pattern that the author most likely means, as other proxies write it with "*"."""
+    *front, last = text[1:].split("/")
+    taken = {capture[1] for capture in _CAPTURE.finditer(text)}
+    written = [_unstarred(segment, taken) for segment in front]
+    if last.endswith("*") and "*" not in (head := last.rstrip("*")) and "{" not in head:
+        # "/api*" is nearly always meant as "/api/" and below.
+        written += [head] if head else []
+        written.append(_fresh("rest", taken, ":path"))
+    else:
+        written.append(_unstarred(last, taken))
+    return "/" + "/".join(written)
+
+
+def _unstarred(segment: str, taken: set[str]) -> str:
+    return _fresh("name", taken) if "*" in segment else segment
+
+
+def _fresh(name: str, taken: set[str], kind: str = "") -> str:
+    """A capture of this name, or of one like it that is not taken; it is from now on."""
+    number = 1
+    fresh = name
+    while fresh in taken:
+        number += 1
+        fresh = f"{name}{number}"
+    taken.add(fresh)
+    return f"{{{fresh}{kind}}}"
 
 
 def _parse_capture(segment: str) -> tuple[str, str]:

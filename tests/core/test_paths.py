@@ -133,11 +133,33 @@ def test_matches(rule: str, pattern: str, path: str, captures: dict[str, str] | 
         ("/{id:str}", "no such kind"),
         ("/{id}/{id}", "appears twice"),
         ("/{rest:path}/x", "must come last"),
+        ("/api/*", re.escape('"*" is no wildcard here: write /api/{rest:path}')),
     ],
 )
 def test_refuses_pattern(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         PathPattern.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("/*", "/{rest:path}"),
+        ("/api/**", "/api/{rest:path}"),
+        ("/api*", "/api/{rest:path}"),
+        ("/a/*/b", "/a/{name}/b"),
+        ("/a/*/b/*", "/a/{name}/b/{rest:path}"),
+        ("/*/{name}/*.jpg", "/{name2}/{name}/{name3}"),
+        ("/{rest}/*", "/{rest}/{rest2:path}"),
+        ("/**/x", "/{name}/x"),
+        ("/v{id}*", "/{name}"),
+        ("/a*b*", "/{name}"),
+    ],
+)
+def test_a_star_is_refused_with_what_to_write(text: str, written: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"write {written}") + "$"):
+        PathPattern.parse(text)
+    PathPattern.parse(written)
 
 
 def test_names_keep_order_and_kind() -> None:

@@ -67,7 +67,7 @@ class MatchSection(Section):
     """What a request must be like; everything named here must hold."""
 
     path: Annotated[
-        PathPattern, text("a path", PathPattern.parse, type="string", pattern="^/[^?#\\s\\\\]*$")
+        PathPattern, text("a path", PathPattern.parse, type="string", pattern="^/[^?#*\\s\\\\]*$")
     ]
     """The path, such as "/users/{id}"; "/{rest:path}" is every path."""
     methods: list[Method] | None = items(None, least=1)
