@@ -37,7 +37,7 @@ for place = 1, count do
     algorithm, step = number, algorithm_of(number)
   end
   local remaining, reset, wait, state, idle =
-    step(key, pending and pending[key] or nil, now, cost, amount, period, tick, volume)
+    step(key, pending and pending[key] or nil, now, cost, amount, period, tick, volume, number)
   if alone then
     if state and order == CHARGE then
       keep(key, state, idle)

@@ -7,9 +7,8 @@
 -- RETURNS  what admit.lua returns for a refused request: each charge as it is, uncharged
 -- O(charges); a sliding_log adds O(N)
 --
--- Never gives back more than the charge still weighs, so nobody is admitted beyond the limit.
--- What cannot be told apart any more (a window that has ended since) and every leaky_bucket, which
--- cannot be refunded, stays charged.
+-- Gives back what the charge still weighs, and never more, so nobody is admitted beyond the limit. A
+-- leaky_bucket cannot be refunded and stays charged.
 
 local PACKED = ARGV[1]
 
@@ -31,7 +30,7 @@ for place = 1, #KEYS do
     given_back = text and refund(text, charged, now, cost, amount, period, tick, volume)
   end
   local remaining, reset, _, _, idle =
-    step(key, given_back or nil, now, 0, amount, period, tick, volume)
+    step(key, given_back or nil, now, 0, amount, period, tick, volume, number)
   if given_back == '' then
     call('DEL', key)
   elseif given_back ~= text then

@@ -1,9 +1,10 @@
--- algorithms: the five by their number in a charge, in the order of proxy.core.limits.ALGORITHMS.
+-- algorithms: the five by their number in a charge, in the order of proxy.core.limits.ALGORITHMS; 6
+-- is a token_bucket whose charges are never given back.
 -- One is made when it is asked for: a call has one or two, and all five would cost it more than its
 -- limits do.
 --
 -- An algorithm is two functions:
---   step(key, state, now, cost, amount, period, tick, volume)
+--   step(key, state, now, cost, amount, period, tick, volume, number)
 --       what a charge of `cost` comes to: remaining, or -1 where it is denied; reset; wait, which
 --       is retry_after of a denied one and else delay; then the state after it, nil where nothing
 --       is charged, and when a state will be idle. `state` is what an earlier charge left of the
@@ -26,7 +27,7 @@ local function algorithm_of(number)
     return sliding_log, refund
   end
 --@include token_bucket
-  if number == 4 then
+  if number ~= 5 then
     return token_bucket, refund
   end
 --@include leaky_bucket

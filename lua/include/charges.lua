@@ -1,7 +1,7 @@
 -- charges: what every limit script is given (a time, and the charges), and how states are kept.
 --
 -- All of it is packed into one argument: '<dd', an order and `now`; then '<BBddddd' for a charge,
--- its algorithm (1 to 5, as in algorithm_of), shadow (0 or 1), cost, amount, period, tick, volume.
+-- its algorithm (1 to 6, as in algorithm_of), shadow (0 or 1), cost, amount, period, tick, volume.
 -- A double holds every whole number up to 2^53; the parameters are those of the Python twin.
 --
 -- Everything here runs anew in every call, where making a function or a table, or calling one of

@@ -38,7 +38,7 @@ local function fixed_window(key, state, now, cost, amount, period)
   if state then
     ends, used = unpack_values('<dd', state)
   end
-  if not ends or now >= ends then
+  if not ends or now >= ends or ends - now > 2 * (period > 0 and period or 2678400000000) then
     ends, used = period > 0 and now - now % period + period or month_end(now), 0
   end
   local left = ends - now

@@ -43,12 +43,14 @@ local function sliding_log(key, state, time, cost, amount, period, tick)
     end
   end
 
-  if at < last then
+  if at < last and last - at <= period then
     at, time = last, last * tick
   end
   local gone = at - period
   local first  -- the tick of the oldest live unit, nil where that is not stored
-  if last <= gone then
+  if last > at then
+    head, last, added = cells, at, 0
+  elseif last <= gone then
     head, added = cells, 0
   elseif head < cells then
     first = cell(text, key, head + 1)

@@ -19,22 +19,20 @@ local function sliding_window(key, state, time, cost, amount, period, tick)
   state = state or call('GET', key)
   local at = (time - time % tick) / tick
   local start = at - at % period
-  local previous, current = 0, 0
+  local before, count = 0, 0
   if state then
-    local begun, before, count = unpack_values('<ddd', state)
-    if count > amount then
-      count = amount
-    end
-    if start <= begun then
-      if at < begun then
-        at, time = begun, begun * tick
+    local begun
+    begun, before, count = unpack_values('<ddd', state)
+    if start ~= begun then
+      if start < begun and begun - at <= period then
+        start, at, time = begun, begun, begun * tick
+      else
+        before, count = start == begun + period and count or 0, 0
       end
-      start = begun
-      previous, current = before > amount and amount or before, count
-    elseif start == begun + period then
-      previous = count
     end
   end
+  local previous = before < amount and before or amount
+  local current = count < amount and count or amount
   local weight = previous * (start + period - at)
   local free = amount - current - (weight + -weight % period) / period
   if cost > 0 and cost > free then
@@ -49,16 +47,20 @@ local function sliding_window(key, state, time, cost, amount, period, tick)
     reset = free_at(start, previous, current, amount, period, left + 1) * tick - time
   end
   local idle = (start + period * (current > 0 and 2 or 1)) * tick
-  return left, reset, 0, cost > 0 and pack('<ddd', start, previous, current) or nil, idle
+  return left, reset, 0, cost > 0 and pack('<ddd', start, before, count + cost) or nil, idle
 end
 
--- Only where the window that was charged is still the current one: what another window lost by
--- rounding and cutting cannot be told apart.
+-- The window that was charged is the current one or the last one, or weighs nothing any more.
 local function refund(text, charged, _, cost, _, period, tick)
   local start, previous, current = unpack_values('<ddd', text)
   local at = (charged - charged % tick) / tick
-  if start ~= at - at % period then
+  at = at - at % period
+  if at == start then
+    current = current > cost and current - cost or 0
+  elseif at + period == start then
+    previous = previous > cost and previous - cost or 0
+  else
     return text
   end
-  return pack('<ddd', start, previous, current > cost and current - cost or 0)
+  return pack('<ddd', start, previous, current)
 end

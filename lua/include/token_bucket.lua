@@ -1,16 +1,19 @@
 -- token_bucket: a bucket of `burst` units that refills at N per period, evenly and all the time.
 -- The twin of proxy/core/limits/token_bucket.py.
 --
--- State: {debt, last}, a string of two doubles: what is missing from a full bucket, in units of
--- 1/period, at the tick `last`.
+-- State: {debt, last, low, end, least, floor, …}, a string of doubles: what is missing from a full
+-- bucket, in units of 1/period, at the tick `last`; then the stretches of charges between the debt's
+-- minima, four doubles each, 16 at most. Where there are none, {last, last, 0, 0} is the only one.
 
-local function token_bucket(key, state, time, cost, amount, period, tick, volume)
+-- Only a bucket whose charges may be given back (number 4) keeps stretches.
+local function token_bucket(key, state, time, cost, amount, period, tick, volume, number)
   state = state or call('GET', key)
   local at = (time - time % tick) / tick
   local debt = 0
+  local before, last
   if state then
-    local last
-    debt, last = unpack_values('<dd', state)
+    before, last = unpack_values('<dd', state)
+    debt = before
     if debt > volume then
       debt = volume
     end
@@ -21,7 +24,11 @@ local function token_bucket(key, state, time, cost, amount, period, tick, volume
         debt = 0
       end
     elseif at < last then
-      at, time = last, last * tick
+      if last - at > period then
+        debt = 0
+      else
+        at, time = last, last * tick
+      end
     end
   end
   local room = volume - cost * period
@@ -38,20 +45,92 @@ local function token_bucket(key, state, time, cost, amount, period, tick, volume
     reset = (at + (rest + -rest % amount) / amount) * tick - time
   end
   local idle = (at + (owed + -owed % amount) / amount) * tick
-  return left, reset, 0, cost > 0 and pack('<dd', owed, at) or nil, idle
+  if cost == 0 then
+    return left, reset, 0, nil, idle
+  end
+  local after = pack('<dd', owed, at)
+  if debt > 0 and number == 4 and before <= volume and (#state > 16 or at > last) then
+    local minima = #state > 16 and string.sub(state, 17) or pack('<dddd', last, last, 0, 0)
+    local size = #minima
+    local low, _, least, floor = unpack_values('<dddd', minima, size - 31)
+    if (at - low) * amount < period then
+      least = debt < least and debt or least
+      size = size - 32
+      while size > 0 and unpack_values('<d', minima, size - 15) >= least do
+        size = size - 32
+      end
+      floor = floor - (before - debt)
+      after = after .. string.sub(minima, 1, size) .. pack('<dddd', low, at, least, floor)
+    else
+      while size > 0 and least >= debt do
+        size = size - 32
+        least = size > 0 and unpack_values('<d', minima, size - 15)
+      end
+      if size == 512 then  -- two that are no longer than they are old become one
+        local place = 1
+        for from = 1, 449, 32 do
+          local ended = unpack_values('<d', minima, from + 40)
+          if ended - unpack_values('<d', minima, from) <= at - ended then
+            place = from
+            break
+          end
+        end
+        local begun, upto, first, under, _, ended, second =
+          unpack_values('<ddddddd', minima, place)
+        minima = string.sub(minima, 1, place - 1)
+          .. pack('<dddd', begun, ended, first < second and first or second,
+            under - (ended - upto) * amount)
+          .. string.sub(minima, place + 64, size)
+        size = 480
+      end
+      after = after .. string.sub(minima, 1, size) .. pack('<dddd', at, at, debt, debt)
+    end
+  end
+  return left, reset, 0, after, idle
 end
 
--- What time has paid off since the charge is not given back: it may have been spent by others.
+-- What the charge still weighs: the smallest debt since, and its cost at most.
 local function refund(text, charged, now, cost, amount, period, tick, volume)
   local debt, last = unpack_values('<dd', text)
   local at, since = (now - now % tick) / tick, (charged - charged % tick) / tick
-  local elapsed = (at > last and at or last) - since
-  if elapsed >= (volume + -volume % amount) / amount then
+  local elapsed = at > last and at - last or 0
+  local left = debt - elapsed * amount
+  -- Nothing is owed, or it is another state that was charged.
+  if elapsed >= (volume + -volume % amount) / amount or left <= 0 or since > last then
     return text
   end
-  local owed = cost * period - elapsed * amount
-  if owed < 0 then
-    return text
+  local minima = #text > 16 and string.sub(text, 17) or pack('<dddd', last, last, 0, 0)
+  local price = cost * period
+  local back = price < left and price or left
+  local own  -- the stretch in which it was charged
+  if since < last then
+    local most
+    for from = 1, #minima, 32 do
+      local low, _, least, floor = unpack_values('<dddd', minima, from)
+      if low <= since then
+        own, most = from, floor + price
+        most = least > most and least or most
+      elseif least < back then
+        back = least
+      end
+    end
+    if not own then
+      return text
+    end
+    back = most < back and most or back
+    back = back > 0 and back or 0
   end
-  return pack('<dd', debt > owed and debt - owed or 0, last)
+  local kept = ''
+  for from = 1, #minima, 32 do
+    local low, upto, least, floor = unpack_values('<dddd', minima, from)
+    local more = low <= since and price - back or -back
+    floor = floor + more
+    least = least + (from == own and -back or more)
+    least = least > floor and least or floor
+    kept = (least > 0 and kept or '') .. pack('<dddd', low, upto, least, floor)
+  end
+  if kept == pack('<dddd', last, last, 0, 0) then
+    kept = ''
+  end
+  return pack('<dd', debt - back, last) .. kept
 end

@@ -81,7 +81,7 @@ def _variant(
     on_failure: OnFailure,
     refundable: bool,
 ) -> LimitVariant:
-    params = terms.compile()
+    params = terms.compile(refundable)
     quota = terms.algorithm.quota(params)
     condition = {key: sorted(values) for key, values in override.when.items()} if override else None
     period = "month" if terms.rate.monthly else terms.rate.period

@@ -18,9 +18,9 @@ class Terms:
     cost: Cost
     mode: Literal["enforce", "shadow"]
 
-    def compile(self) -> Any:
+    def compile(self, refundable: bool = True) -> Any:
         """The algorithm's parameters. Raises ValueError, a sentence."""
-        return self.algorithm.compile(self.rate, self.burst)
+        return self.algorithm.compile(self.rate, self.burst, refundable)
 
 
 def terms_of(limit: LimitSection, override: OverrideSection | None = None) -> Terms | None:

@@ -178,7 +178,14 @@ TABLE = {
         "leaky_bucket", rate(10), 4,
         [
             ("12:00:05", 1, YES, 4, 100 * MS, 0, 0),
-            ("12:00:00", 1, YES, 3, 100 * MS, 0, 100 * MS),
+            ("12:00:04", 1, YES, 3, 100 * MS, 0, 100 * MS),
+        ],
+    ),
+    "leaky_bucket: a clock that steps back by more than a period finds nobody in the line": (
+        "leaky_bucket", rate(10), 4,
+        [
+            ("12:00:05", 3, YES, 2, 100 * MS, 0, 0),
+            ("12:00:03.999999", 1, YES, 4, 100 * MS, 0, 0),
         ],
     ),
 }  # fmt: skip
@@ -227,7 +234,7 @@ def test_a_lowered_burst_refills_within_its_own_time():
     state, _ = algorithm.step(None, algorithm.compile(rate(1), 100), now, 100)
     params = algorithm.compile(rate(1), 2)
     assert algorithm.step(state, params, now + 2 * S, 2)[1].allowed
-    assert algorithm.idle_at(state, params) == now + 2 * S
+    assert algorithm.idle_at(state, params, now) == now + 2 * S
 
 
 ALL = tuple(sorted(ALGORITHMS))

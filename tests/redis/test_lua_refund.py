@@ -1,6 +1,8 @@
 """A refund never gives back more than the charge still weighs: whoever is admitted after it would
 have been admitted without the charge, too. And it is that of the algorithm's Python twin."""
 
+import random
+import struct
 from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
@@ -137,3 +139,87 @@ async def test_what_is_not_there_is_not_refunded(turned, redis_server, name):
     told = await turned.refund(charge(LIMITS[name], cost=2), turned.now)
     assert (told.allowed, told.remaining) == (True, LIMITS[name].capacity)
     assert redis_server.call("KEYS", "*") == []
+
+
+def stored(server):
+    """The only state that is stored, as numbers; None where there is none."""
+    (key,) = server.call("KEYS", "*") or [None]
+    text = server.call("GET", key) if key else None
+    return text and list(struct.unpack(f"<{len(text) // 8}d", text))
+
+
+async def interleaved(turned, server, limit, moves):
+    """Charges and refunds (cost 0: of one of those before) here and in the twin: each answer, and
+    what is stored after it."""
+    algorithm, params = limit.algorithm, limit.params
+    turned.now = 1_750_000_000 * SECOND
+    state, kept = None, []
+    for wait, cost, which in moves:
+        turned.now += wait
+        if cost:
+            asked = charge(limit, cost=min(cost, limit.capacity))
+            after, expected = algorithm.step(state, params, turned.now, asked.cost)
+            assert await turned.store.admit([asked]) == [expected]
+            if expected.allowed:
+                state = after
+                kept.append((asked, turned.now))
+        elif kept:
+            asked, at = kept.pop(which % len(kept))
+            told = await turned.refund(asked, at)
+            state = algorithm.refund(state, params, at, turned.now, asked.cost)
+            assert told == algorithm.step(state, params, turned.now, 0)[1]
+        if state is not None and limit.algorithm.name != "sliding_log":
+            assert stored(server) == list(state)
+        asked = charge(limit, cost=1 + which % limit.capacity)
+        expected = algorithm.step(state, params, turned.now, asked.cost)[1]
+        assert await turned.store.peek(asked) == expected
+
+
+ORDERS = st.lists(
+    st.tuples(
+        st.one_of(st.integers(0, 40), st.sampled_from([0, 0, 1, 99, -20, 250])),
+        st.sampled_from([0, 0, 1, 1, 2, 4]),
+        st.integers(0, 50),
+    ),
+    max_size=40,
+)
+
+
+@pytest.mark.parametrize("name", sorted(set(LIMITS) - {"long log", "month"}))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(moves=ORDERS)
+async def test_any_order_of_charges_and_refunds_is_that_of_the_twin(
+    turned, redis_server, name, moves
+):
+    limit = replace(LIMITS[name], space=f"{name}/{next(FRESH)}")
+    redis_server.call("FLUSHALL")
+    await interleaved(turned, redis_server, limit, moves)
+
+
+@pytest.mark.parametrize("size", [40, 400])
+async def test_more_minima_than_are_kept_are_joined_as_the_twin_does(turned, redis_server, size):
+    """Twice the rate for long: each charge begins a stretch. Some are given back, late."""
+    limit = variant("token_bucket", Rate(50, SECOND), size)
+    chance = random.Random(size)
+    moves = [
+        (chance.choice([10_000, 21_000]), chance.choice([1, 2, 2, 0]), chance.randrange(50))
+        for _ in range(400)
+    ]
+    await interleaved(turned, redis_server, limit, moves)
+
+
+async def test_a_burst_of_refused_misses_does_not_drain_a_bucket(turned):
+    """300 at once, each given back 100 ms later: 400 are left, where 105 were."""
+    limit = variant("token_bucket", Rate(50, SECOND), 400)
+    turned.now = 1_750_000_000 * SECOND
+    kept = []
+    for _ in range(300):
+        turned.now += 167
+        kept.append((charge(limit), turned.now))
+        assert (await turned.store.admit([kept[-1][0]]))[0].allowed
+    for asked, at in kept:
+        turned.now += 333
+        told = await turned.refund(asked, at)
+    assert told.remaining == 400

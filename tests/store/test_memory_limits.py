@@ -159,9 +159,9 @@ class Counted:
     def __getattr__(self, name):
         return getattr(self.inner, name)
 
-    def idle_at(self, state, params):
+    def idle_at(self, state, params, now):
         self.looks += 1
-        return self.inner.idle_at(state, params)
+        return self.inner.idle_at(state, params, now)
 
 
 @interpreted_only

@@ -80,8 +80,9 @@ class Algorithm:
     __slots__ = ()
     name: ClassVar[str] = ""
 
-    def compile(self, rate: Rate, burst: int | None) -> Any:
-        """The algorithm's frozen parameters. Raises ValueError (a sentence) for what cannot be."""
+    def compile(self, rate: Rate, burst: int | None, refundable: bool = True) -> Any:
+        """The algorithm's frozen parameters. Raises ValueError (a sentence) for what cannot be.
+        Where charges are never given back, not `refundable`, a state may keep less."""
         raise NotImplementedError
 
     def step(self, state: State | None, params: Any, now: int, cost: int) -> tuple[State, Decision]:
@@ -91,13 +92,15 @@ class Algorithm:
         raise NotImplementedError
 
     def refund(self, state: State, params: Any, charged: int, now: int, cost: int) -> State:
-        """The state without what `cost` units, charged at `charged` (µs), still weigh: never more,
-        so nobody is admitted beyond the limit. The same state where nothing can be given back."""
+        """The state without what `cost` units, charged at `charged` (µs), still weigh. It is as if
+        they had never been charged, or a little short of that, and never beyond it: nobody is
+        admitted for a refund. The same state where nothing can be given back."""
         raise NotImplementedError
 
-    def idle_at(self, state: State, params: Any) -> int:
+    def idle_at(self, state: State, params: Any, now: int) -> int:
         """When the state may be forgotten: the first microsecond since the epoch from which every
-        answer is that of a key never seen."""
+        answer is that of a key never seen. 0 where the state lies more than a period ahead of
+        `now`, as the clock was set back: it already answers so."""
         raise NotImplementedError
 
     def capacity(self, params: Any) -> int:

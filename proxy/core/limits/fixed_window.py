@@ -1,7 +1,8 @@
 """fixed_window: N units in each window; windows begin at multiples of the period since the epoch.
 
 State: (end, used). `end` is the microsecond at which the window that was charged last ends. It
-alone says whether that window still lasts, so time that runs backwards stays in it.
+alone says whether that window still lasts, so time that runs backwards stays in it, unless it runs
+back by more than a period.
 
 Rules:
 - In UTC, a day begins at 00:00 and an hour at :00. `month` is the calendar month.
@@ -13,6 +14,7 @@ from proxy.core.limits import bounds
 from proxy.core.limits.decision import Algorithm, Decision, Quota, Rate, State
 
 DAY = 24 * bounds.HOUR
+LONGEST_MONTH = 31 * DAY
 
 # Dates are counted from 0000-03-01, so that the leap day is the last day of its year.
 _MARCH_0000 = 719_468  # days from there to 1970-01-01
@@ -40,12 +42,14 @@ def _first_day(year: int) -> int:
 
 
 class Params:
-    """`period` is microseconds; 0 is a calendar month."""
+    """`period` is microseconds; 0 is a calendar month. `lead` is how far the end of a window may be
+    ahead: that of the next one."""
 
-    __slots__ = ("amount", "period", "window")
+    __slots__ = ("amount", "lead", "period", "window")
 
     def __init__(self, amount: int, period: int, window: int | None) -> None:
         self.amount = amount
+        self.lead = 2 * (period or LONGEST_MONTH)
         self.period = period
         self.window = window
 
@@ -56,7 +60,7 @@ class FixedWindow(Algorithm):
     __slots__ = ()
     name = "fixed_window"
 
-    def compile(self, rate: Rate, burst: int | None) -> Params:
+    def compile(self, rate: Rate, burst: int | None, refundable: bool = True) -> Params:
         bounds.check_rate(self.name, rate)
         bounds.refuse_burst(self.name, burst)
         window = bounds.whole_seconds(rate, rate.period)
@@ -68,7 +72,7 @@ class FixedWindow(Algorithm):
         amount, period = params.amount, params.period
         end: int
         used: int
-        if state is not None and now < state[0]:
+        if state is not None and now < state[0] <= now + params.lead:
             end, used = state
         else:
             used = 0
@@ -85,9 +89,9 @@ class FixedWindow(Algorithm):
         window = charged - charged % period + period if period else month_end(charged)
         return (end, max(0, used - cost)) if window == end else state
 
-    def idle_at(self, state: State, params: Params) -> int:
+    def idle_at(self, state: State, params: Params, now: int) -> int:
         end: int = state[0]
-        return end
+        return end if end <= now + params.lead else 0
 
     def capacity(self, params: Params) -> int:
         return params.amount

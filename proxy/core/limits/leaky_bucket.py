@@ -22,10 +22,10 @@ class LeakyBucket(Algorithm):
     __slots__ = ()
     name = "leaky_bucket"
 
-    def compile(self, rate: Rate, burst: int | None) -> Params:
+    def compile(self, rate: Rate, burst: int | None, refundable: bool = True) -> Params:
         if burst is not None and burst < 0:
             raise ValueError(f"burst is how many may wait, so at least 0, not {burst}")
-        return compile_bucket(self.name, rate, (burst or 0) + 1)
+        return compile_bucket(self.name, rate, (burst or 0) + 1, False)
 
     def step(
         self, state: State | None, params: Params, now: int, cost: int
@@ -43,8 +43,8 @@ class LeakyBucket(Algorithm):
     def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
         return state  # a slot in the line is taken for good
 
-    def idle_at(self, state: State, params: Params) -> int:
-        return _bucket.idle_at(state, params)
+    def idle_at(self, state: State, params: Params, now: int) -> int:
+        return _bucket.idle_at(state, params, now)
 
     def capacity(self, params: Params) -> int:
         return params.size

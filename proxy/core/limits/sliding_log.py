@@ -49,7 +49,7 @@ class SlidingLog(Algorithm):
     __slots__ = ()
     name = "sliding_log"
 
-    def compile(self, rate: Rate, burst: int | None) -> Params:
+    def compile(self, rate: Rate, burst: int | None, refundable: bool = True) -> Params:
         bounds.check_rate(self.name, rate)
         bounds.refuse_burst(self.name, burst)
         if rate.amount > MOST:
@@ -70,11 +70,12 @@ class SlidingLog(Algorithm):
             log, head, tail, last, count = _EMPTY, 0, 0, at, 0
         else:
             log, head, tail, last, count = state
-            if at < last:
+            gone = at - period
+            if at < last <= at + period:
                 at = last
                 now = at * tick
-            gone = at - period
-            if last <= gone:
+                gone = at - period
+            if last <= gone or last > at:
                 log, head, tail, last, count = _EMPTY, 0, 0, at, 0
             elif head < tail and log[head] <= gone:
                 head = bisect_right(log, gone, head, tail)
@@ -124,8 +125,10 @@ class SlidingLog(Algorithm):
         kept = log[head:start] + log[stop:tail]
         return kept, 0, len(kept), last, count
 
-    def idle_at(self, state: State, params: Params) -> int:
+    def idle_at(self, state: State, params: Params, now: int) -> int:
         last: int = state[3]
+        if last - now // params.tick > params.period:
+            return 0
         return (last + params.period) * params.tick
 
     def capacity(self, params: Params) -> int:

@@ -9,8 +9,8 @@ multiple of the period since the epoch.
 Rules:
 - Everything is compared in units of 1/period, and by moving terms over rather than adding them,
   so that the largest number is N · period.
-- Counts are cut to N where a reload lowered it: the window then is full, not worse than full.
-- Time before `start` counts as `start`.
+- Counts above N, which a reload lowered, count as N: the window then is full, not worse than full.
+- Time before `start` counts as `start`, if by no more than a period.
 """
 
 from proxy.core.limits import bounds
@@ -48,7 +48,7 @@ class SlidingWindow(Algorithm):
     __slots__ = ()
     name = "sliding_window"
 
-    def compile(self, rate: Rate, burst: int | None) -> Params:
+    def compile(self, rate: Rate, burst: int | None, refundable: bool = True) -> Params:
         bounds.check_rate(self.name, rate)
         bounds.refuse_burst(self.name, burst)
         tick = bounds.tick_of(rate.period)
@@ -61,20 +61,21 @@ class SlidingWindow(Algorithm):
     ) -> tuple[State, Decision]:
         amount, period, tick = params.amount, params.period, params.tick
         begun: int
-        before: int
-        count: int
+        before: int = 0
+        count: int = 0
         at = now // tick
         start = at - at % period
-        previous = current = 0
         if state is not None:
             begun, before, count = state
-            if start <= begun:
-                if at < begun:
-                    now = begun * tick
-                    at = begun
-                start, previous, current = begun, min(before, amount), min(count, amount)
-            elif start == begun + period:
-                previous = min(count, amount)
+            if start != begun:
+                if start < begun and begun - at <= period:
+                    start = at = begun
+                    now = at * tick
+                else:
+                    before = count if start == begun + period else 0
+                    count = 0
+        previous = before if before < amount else amount
+        current = count if count < amount else amount
         rest = start + period - at
         weight = bounds.up(previous * rest, period)
         free = amount - current - weight
@@ -82,23 +83,29 @@ class SlidingWindow(Algorithm):
             left = free if free > 0 else 0
             reset = _free_at(start, previous, current, params, left + 1) * tick - now
             retry = _free_at(start, previous, current, params, cost) * tick - now
-            return (start, previous, current), Decision(False, 0, reset, retry, 0)
+            return (start, before, count), Decision(False, 0, reset, retry, 0)
         current += cost
+        count += cost
         left = free - cost if free > cost else 0
         reset = 0
         if left < amount:
             reset = _free_at(start, previous, current, params, left + 1) * tick - now
-        return (start, previous, current), Decision(True, left, reset, 0, 0)
+        return (start, before, count), Decision(True, left, reset, 0, 0)
 
     def refund(self, state: State, params: Params, charged: int, now: int, cost: int) -> State:
         start, previous, current = state
         at = charged // params.tick
-        if start != at - at % params.period:
-            return state
-        return start, previous, max(0, current - cost)
+        at -= at % params.period
+        if at == start:
+            return start, previous, max(0, current - cost)
+        if at + params.period == start:
+            return start, max(0, previous - cost), current
+        return state
 
-    def idle_at(self, state: State, params: Params) -> int:
+    def idle_at(self, state: State, params: Params, now: int) -> int:
         start, _, current = state
+        if start - now // params.tick > params.period:
+            return 0
         at: int = start + params.period * (2 if current else 1)
         return at * params.tick
 

@@ -74,7 +74,7 @@ class _Space:
         """Keeps the state of a key that is not there yet."""
         self.shards[key[-1]][key] = state
         self.size += 1
-        self._file(key, self.variant.algorithm.idle_at(state, self.variant.params), now)
+        self._file(key, self.variant.algorithm.idle_at(state, self.variant.params, now), now)
 
     def forget(self, key: bytes) -> None:
         """Makes the key new, if it is here; it keeps its place in the wheel."""
@@ -100,7 +100,7 @@ class _Space:
             state = states[key]
             idle_at = 0
             if state is not None:
-                idle_at = self.variant.algorithm.idle_at(state, self.variant.params)
+                idle_at = self.variant.algorithm.idle_at(state, self.variant.params, now)
             if idle_at <= now:
                 del states[key]
                 dropped += 1

@@ -29,6 +29,7 @@ SERVERS_CLOCK: Final = -1
 _ORDER: Final = Struct("<dd")
 _PACKED: Final = Struct("<BBddddd")
 _NUMBERS: Final = {name: number for number, name in enumerate(ALGORITHMS, 1)}
+_PLAIN_BUCKET: Final = 6
 _REMEMBERED: Final = 10_000
 _CALLS: Final = 1_000
 """Calls that are remembered but for their keys, of some hundred bytes each."""
@@ -59,7 +60,9 @@ class _Words:
         """A charge as the scripts read it."""
         known = self._charges.get((cost, shadow))
         if known is None:
-            number = _NUMBERS[self.variant.algorithm.name]
+            name = self.variant.algorithm.name
+            plain = name == "token_bucket" and not self.variant.params.refundable
+            number = _PLAIN_BUCKET if plain else _NUMBERS[name]
             known = _PACKED.pack(number, shadow, cost, *self._packed)
             if len(self._charges) < _COSTS:  # costs come from headers, too
                 self._charges[cost, shadow] = known
