@@ -286,3 +286,30 @@ def test_what_others_share_denies_nobody_for_long(clock, metrics, make):
     assert refused(store, make.charge(variant, 3)) is None
     other = store_of(clock, metrics, 10)
     assert refused(other, make.charge(variant), make.charge(variant)) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_denial_stands_while_the_others_still_allow(clock, metrics, make, name):
+    """Whether what another request charges them comes to that is looked at, not guessed."""
+    burst = {"token_bucket": 3, "leaky_bucket": 2}.get(name)
+    store = store_of(clock, metrics, 100)
+    tight = make.limit("fixed_window", 1, 3600 * SECOND, name="tight")
+    wide = make.limit(name, 3, 3600 * SECOND, burst, name="wide")
+    asked = make.charge(tight), make.charge(wide)
+    assert all(decision.allowed for decision in admit(store, *asked))
+    denial = refused(store, *asked)
+    assert denial.stands()
+    assert admit(store, make.charge(wide))[0].allowed
+    assert denial.stands(), "one unit is left"
+    assert admit(store, make.charge(wide))[0].allowed
+    assert not denial.stands(), "it would refuse, too"
+
+
+def test_of_what_others_share_nothing_is_known(clock, metrics, make):
+    store = store_of(clock, metrics, 1)
+    tight = make.limit("fixed_window", 1, 3600 * SECOND, name="tight")
+    wide = make.limit("fixed_window", 2, 3600 * SECOND, name="wide")
+    asked = make.charge(tight), make.charge(wide)
+    assert all(decision.allowed for decision in admit(store, *asked))
+    assert refused(store, *asked) is None
+    assert metrics.limit("wide").overflow > 0

@@ -245,19 +245,20 @@ class MemoryLimits:
 
     def denial(self, charges: Sequence[Charge], decisions: Sequence[Decision]) -> Denial | None:
         """What the last `decide` has just refused these charges for. None where a key has no state
-        of its own that says so: it shares a bucket, or was charged by the same request before."""
+        of its own to go by: it may share a bucket, or was charged by the same request before."""
         at = self._refused_at
         left = _SECOND
         denied: list[_Charged] = []
         allowed: list[_Allowed] = []
         for charge, decision in zip(charges, decisions, strict=True):
-            states = self._spaces[charge.variant.space].shards[charge.key[-1]]
+            shards = self._spaces[charge.variant.space].shards
+            states = shards[charge.key[-1]]
             state = states.get(charge.key)
+            if state is None and (not decision.allowed or OVERFLOW in shards[OVERFLOW[-1]]):
+                return None
             if decision.allowed:
                 allowed.append((charge, states, state))
                 continue
-            if state is None:
-                return None
             denied.append((states, charge.key, state))
             for told in (decision.reset, decision.retry_after):
                 left = min(left, (told - 1) % _SECOND + 1)
