@@ -123,6 +123,11 @@ def header_read(part: str) -> str | None:
     return part[7:].removesuffix("+").lower() if part.startswith("header:") else None
 
 
+def _headers_read(parts: Iterable[str]) -> frozenset[str]:
+    names = [header_read(part) for part in parts]
+    return frozenset([name for name in names if name is not None])
+
+
 def _with_lower_scheme(credentials: str) -> str:
     """An Authorization value in the one spelling that counts."""
     scheme, space, rest = credentials.partition(" ")
@@ -271,7 +276,7 @@ class KeyTemplate:
         choices = [choice for part in parts for choice in part.split("|")]
         self.captures = frozenset(c[5:] for c in choices if c.startswith("path."))
         """Names of the captures that a route must have."""
-        self.headers = frozenset(name for c in choices if (name := header_read(c)) is not None)
+        self.headers = _headers_read(choices)
         """Names of the headers read, lower case."""
         self.inputs = tuple(part for part in parts if part != "global")
         """The parts that `digest_values` wants a value for."""
@@ -338,7 +343,7 @@ class WhenRule:
         self.entries = entries
         self._tests = tuple(_compile_test(part, values) for part, values in entries)
         self.captures = frozenset(p[5:] for p, _ in entries if p.startswith("path."))
-        self.headers = frozenset(n for p, _ in entries if (n := header_read(p)) is not None)
+        self.headers = _headers_read([part for part, _ in entries])
 
     @classmethod
     def parse(cls, entries: Mapping[str, Sequence[str]]) -> "WhenRule":
