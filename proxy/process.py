@@ -86,7 +86,12 @@ def run_process(process: Process) -> int:
         for problem in failed.problems:
             print(problem, file=sys.stderr)
         return 2
-    except (OSError, RuntimeError) as failed:
+    except OSError as failed:
+        # A file's error has the name beside the sentence; any other is whole without "[Errno 98]".
+        sentence = failed.strerror if failed.filename is None else None
+        print(f"sluicegate: {sentence or failed}", file=sys.stderr)
+        return 1
+    except RuntimeError as failed:
         print(f"sluicegate: {failed}", file=sys.stderr)
         return 1
     except asyncio.CancelledError:

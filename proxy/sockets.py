@@ -6,7 +6,8 @@ import socket
 import stat
 import struct
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 # The kernel has no constant in Python for it (socket(7)).
@@ -44,17 +45,30 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+@contextmanager
+def binding(address: str) -> Iterator[None]:
+    """Says in words which address could not be bound, and why: an event loop's own sentence is in
+    Python's terms."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else error.strerror  # getaddrinfo's are below 0
+        raise OSError(error.errno, f"cannot bind {address}: {why}") from None
+
+
 def bind_unix(path: str) -> tuple[socket.socket, SocketPath]:
     """A socket bound to the path; one that a dead process left there is replaced. Raises OSError
     (with the path in it), also where a living process listens there: an event loop's own
     `create_unix_server` would take its path away. It touches the disk: it belongs in a thread."""
     bound = socket.socket(socket.AF_UNIX)
     try:
-        _clear_stale_socket(path)
-        bound.bind(path)
-    except OSError as error:
+        with binding(f"unix:{path}"):
+            _clear_stale_socket(path)
+            bound.bind(path)
+    except OSError:
         bound.close()
-        raise OSError(error.errno, f"cannot bind unix:{path}: {error.strerror}") from None
+        raise
     bound.setblocking(False)
     return bound, SocketPath(path)
 

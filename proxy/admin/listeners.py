@@ -18,7 +18,7 @@ from proxy.admin.app import make_admin_app, make_probes_app
 from proxy.admin.control import Control
 from proxy.descriptors import ADMIN_CONNECTIONS
 from proxy.policy.snapshot import Listen, ServerPlan, Snapshot
-from proxy.sockets import SocketPath, bind_unix
+from proxy.sockets import SocketPath, bind_unix, binding
 
 
 class AdminListeners:
@@ -65,9 +65,10 @@ class AdminListeners:
             self._paths.append(path)
             server = await loop.create_unix_server(connections, sock=bound, backlog=backlog)
         else:
-            server = await loop.create_server(
-                connections, listen.host, listen.port, backlog=backlog
-            )
+            with binding(str(listen)):
+                server = await loop.create_server(
+                    connections, listen.host, listen.port, backlog=backlog
+                )
         self._servers.append(server)
 
 

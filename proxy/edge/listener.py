@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.edge.protocol import self_test
 from proxy.policy.snapshot import Listen, ServerTls
-from proxy.sockets import SocketPath, bind_unix, refuse_handshakes
+from proxy.sockets import SocketPath, bind_unix, binding, refuse_handshakes
 
 if TYPE_CHECKING:
     from proxy.edge.server import Front
@@ -63,13 +63,14 @@ class Listener:
             bound, self._path = await asyncio.to_thread(bind_unix, listen.path)
             await self.open_given(bound)
             return
-        self._server = await self._loop.create_server(
-            self._front.manager,
-            listen.host,
-            listen.port,
-            backlog=self._backlog(),
-            start_serving=self._tls is None,
-        )
+        with binding(str(listen)):
+            self._server = await self._loop.create_server(
+                self._front.manager,
+                listen.host,
+                listen.port,
+                backlog=self._backlog(),
+                start_serving=self._tls is None,
+            )
         self._begin(self._server)
 
     async def open_given(self, bound: socket.socket) -> None:

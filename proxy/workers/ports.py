@@ -9,7 +9,7 @@ socket has no such option; all workers accept on the one.
 import socket
 
 from proxy.policy.snapshot import Listen
-from proxy.sockets import SocketPath, bind_unix
+from proxy.sockets import SocketPath, bind_unix, binding
 
 
 class Port:
@@ -24,10 +24,11 @@ class Port:
             self._bind_unix(listen.path)
             return
         try:
-            self._bind_tcp(listen.host, listen.port)
-        except OSError as error:
+            with binding(str(listen)):
+                self._bind_tcp(listen.host, listen.port)
+        except OSError:
             self.close()
-            raise OSError(error.errno, f"cannot bind {listen}: {error.strerror}") from None
+            raise
 
     def _bind_unix(self, path: str) -> None:
         bound, self._path = bind_unix(path)

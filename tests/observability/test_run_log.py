@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -69,6 +70,21 @@ async def test_the_line_at_the_start_says_what_is_served(
     assert said.endswith(
         f" listens on 127.0.0.1:{port} "
         f"(admin 127.0.0.1:{admin}, store memory://, 1 worker, 1 route)"
+    )
+
+
+async def test_an_address_that_is_taken_is_named_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        admin = taken.getsockname()[1]
+        write(path, port=free_port(), admin=admin)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "proxy", "run", str(path), stderr=PIPE
+        )
+        _, log = await process.communicate()
+    assert process.returncode == 1
+    assert f"sluicegate: cannot bind 127.0.0.1:{admin}: Address already in use" in (
+        log.decode().splitlines()
     )
 
 
