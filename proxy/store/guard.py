@@ -5,7 +5,7 @@ Rules:
   seconds beside the requests; once one is answered, counting is shared again.
 - The alarm is raised by the first request that is decided without the store. It is lowered when a
   probe closes the breaker or, if the breaker has stayed closed, when no call has failed for CALM
-  seconds and a probe is answered.
+  seconds and a probe is answered; in either case by all of several servers.
 - What one server of several cannot answer is no failure of the store: nobody waits for it either.
 - Each limit goes its own way: `local` counts in this process at the limit's full rate, `allow`
   lets through uncounted, `deny` ends the request (Unavailable), whatever the others say. A shadow
@@ -119,9 +119,10 @@ class GuardedLimits:
             except StoreError as error:
                 if self._breaker.closed:
                     now = self._clock()
-                    self._breaker.trip(now)
                     self._degrade(error, now)
-                    self._opened()
+                    if not error.partial:
+                        self._breaker.trip(now)
+                        self._opened()
         return self._breaker.closed
 
     def status(self) -> dict[str, object]:
@@ -215,9 +216,12 @@ class GuardedLimits:
             if generation is None:
                 continue
             error = await self._probed()
+            now = self._clock()
             if error is not None:
                 self._reason = f"{error.reason}: {error.detail}"
-            if breaker.probed(generation, error is None, self._clock()):
+                self._failed_at = now
+            well = error is None or error.partial
+            if breaker.probed(generation, well, now) and error is None:
                 self._recover()
 
     async def _probe_closed(self) -> None:

@@ -248,9 +248,13 @@ async def test_one_node_in_trouble_is_its_keys_trouble(
                     assert at_once(call) in ("timeout", "down")
                 else:
                     assert isinstance(await outcome(call), int)
-            await road.probe()  # most of it could count
+            with pytest.raises(StoreError) as trouble:
+                await road.probe()
+            assert trouble.value.partial, "most of it could count"
             with redis_cluster[0].paused():
-                assert await outcome(road.probe()) in ("timeout", "down")
+                with pytest.raises(StoreError) as trouble:
+                    await road.probe()
+                assert not trouble.value.partial
         await eventually(lambda: _probed(road))
 
 

@@ -229,6 +229,13 @@ async def test_a_cluster_that_loses_a_node(frail_cluster: list[RedisServer]) -> 
         assert sum(calls.counts) - made.errors - answered > 150, "the others are still asked"
         assert made.breaker.closed
         assert not made.healthy(), "some are decided without it"
+        await load.end()
+        probes = made.metrics.store("probe")
+        failed = probes.errors
+        await eventually(lambda: probes.errors > failed + 1)
+        assert not made.healthy(), "though nobody asks for them now"
+        assert made.breaker.closed
+        load = Load(made, LOCAL, ALLOW, clients=24)
         await blocking(servers[1].start)
         await eventually(lambda: bool(made.road.status()["connected"]))
         await eventually(lambda: _calm(made))

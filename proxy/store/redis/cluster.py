@@ -6,8 +6,7 @@ Rules:
 - Every hop has a deadline of its own, and there are `HOPS` of them at most.
 - The map is read anew when a server says that it is wrong, while a primary cannot be reached, and
   every `REFRESH_EVERY` seconds.
-- One server in trouble is the trouble of its keys (`StoreError.partial`): the others go on, and a
-  probe passes where most of them answer.
+- One server in trouble is the trouble of its keys (`StoreError.partial`): the others go on.
 """
 
 import asyncio
@@ -147,8 +146,10 @@ class ClusterRoad:
                 await self._ask(self._owner(key_slot(key)), b"SET", key, b"1", b"PX", PROBE_EXPIRY)
             except StoreError as error:
                 troubles.append(error)
-        if troubles and 2 * len(troubles) >= len(keys):
-            raise troubles[0]
+        if troubles:
+            trouble = troubles[0]
+            trouble.partial = 2 * len(troubles) < len(keys)
+            raise trouble
 
     async def publish(self, channel: str, message: bytes) -> None:
         for link in self._links.values():

@@ -141,5 +141,7 @@ class GuardedRoad:
                 async with asyncio.timeout(PROBE_DEADLINE):
                     await self.road.probe()
             except (StoreError, TimeoutError) as error:
-                well = isinstance(error, StoreError) and error.reason == "refused"
+                well = isinstance(error, StoreError) and (
+                    error.partial or error.reason == "refused"
+                )
             breaker.probed(generation, well, self._clock())

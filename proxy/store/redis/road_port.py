@@ -82,7 +82,7 @@ class Road(Protocol):
 
     async def probe(self) -> None:
         """Writes one small key that expires, on every server that has a part of the keys: whether
-        the store could count now, most of it in a cluster. Raises StoreError."""
+        the store could count now. Raises StoreError, a partial one where most servers could."""
 
     async def publish(self, channel: str, message: bytes) -> None:
         """Raises StoreError."""
