@@ -126,7 +126,16 @@ def test_the_module_is_the_command(installed: Path, tmp_path: Path, arguments: l
     assert by_script
 
 
-@pytest.mark.parametrize("name", ["gateway.yaml", "demo.yaml"])
+@pytest.mark.parametrize("name", ["gateway.yaml", "demo.yaml", "init/gateway.yaml"])
 def test_the_wheels_configurations_pass_check(installed: Path, tmp_path: Path, name: str) -> None:
     file = installed / "proxy/shipped/config" / name
-    run(sys.executable, "-m", "proxy", "check", "-c", file, cwd=tmp_path, PYTHONPATH=str(installed))
+    run(
+        sys.executable,
+        "-m",
+        "proxy",
+        "check",
+        "--strict",
+        file,
+        cwd=tmp_path,
+        PYTHONPATH=str(installed),
+    )
