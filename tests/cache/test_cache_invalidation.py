@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 from cache_kit import MAX_AGE, Cached, Origin, StartCached, request, respond, status_of, until
@@ -9,6 +10,7 @@ from rawhttp import Seen, Wire
 
 from proxy.core.cache.urls import host_tag, target_tag
 from proxy.store.memory.purges import MAX_PREFIXES, MAX_RECENT, SOFT, VALID, VOID, Purgeable, Purges
+from proxy.store.memory.room import SHARE, Room
 from proxy.store.ports import Purge
 
 pytestmark = pytest.mark.usefixtures("lane")
@@ -336,16 +338,18 @@ def one(purges: Purges, *tags: str, target: str = "/a") -> Purgeable:
     return Purgeable(purges.tagged(tags), target, purges.last)
 
 
+def took(work: Callable[[Purges], None], purges: Purges) -> float:
+    """Seconds, on this thread's own clock: others use the machine, too."""
+    began = time.thread_time()
+    work(purges)
+    return time.thread_time() - began
+
+
 def test_a_tag_on_many_objects_is_purged_in_no_time() -> None:
     purges = Purges(lambda: 0)
     objects = [one(purges, f"own-{n}", "shared") for n in range(100_000)]
     assert purges.state(objects[0]) == VALID
-    took = []
-    for _ in range(5):  # the best of them, on this thread's own clock: others use the machine, too
-        began = time.thread_time()
-        purges.apply(Purge(("shared",)))
-        took.append(time.thread_time() - began)
-    assert min(took) < 0.001
+    assert min(took(lambda p: p.apply(Purge(("shared",))), purges) for _ in range(5)) < 0.001
     assert purges.state(objects[0]) == purges.state(objects[99_999]) == VOID
     purges.apply(Purge(("own-7",)))
     assert purges.state(one(purges, "own-8")) == VALID
@@ -378,6 +382,31 @@ def test_what_began_before_all_that_is_remembered_is_not_stored() -> None:
     assert purges.forgotten == 2
     assert purges.reaches(Purgeable(purges.tagged(("t0",)), "/a", began))
     assert purges.state(held) == VALID  # its own tags are known for as long as it lives
+
+
+def test_names_of_purged_tags_take_their_share_of_the_room() -> None:
+    room = Room(16 * 1024 * 1024)
+    purges = Purges(lambda: 0, room=room)
+    for n in range(5000):
+        purges.apply(Purge((f"{n:01000}",)))
+    assert 1000 < len(purges.tags()) < 2000
+    assert room.taken <= room.size // SHARE
+    assert purges.forgotten == 5000 - len(purges.tags())
+
+
+def test_a_purge_takes_no_longer_once_many_are_remembered() -> None:
+    def remembering(count: int) -> Purges:
+        purges = Purges(lambda: 0)
+        purges.apply(Purge(tuple([f"old-{n}" for n in range(count)])))
+        return purges
+
+    def purged(purges: Purges) -> None:
+        purges.apply(Purge(tuple([f"new-{n}" for n in range(5000)])))
+
+    at_first = min(took(purged, remembering(0)) for _ in range(3))
+    at_last = min(took(purged, remembering(MAX_RECENT)) for _ in range(3))
+    # Walking over what was forgotten before takes a hundred times as long.
+    assert at_last < 10 * at_first
 
 
 def test_prefixes_collapse_into_everything() -> None:

@@ -2,31 +2,15 @@
 idle connections cost a bounded amount of memory each (design, Hard edges, Bounds)."""
 
 import asyncio
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from process_kit import MB, Gateway, running
 from rawhttp import RawOrigin, Seen, Wire, free_port
 
-MB = 1024 * 1024
 SIZE = 50 * MB
 PIECE = b"x" * 65536
-
-
-class Gateway:
-    """A gateway process and its resident memory."""
-
-    def __init__(self, pid: int, port: int) -> None:
-        self.pid = pid
-        self.port = port
-
-    def resident(self) -> int:
-        """Bytes, as the kernel counts them."""
-        with open(f"/proc/{self.pid}/statm") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def large(wire: Wire, seen: Seen) -> None:
@@ -60,27 +44,11 @@ upstreams: {{origin: {{endpoints: ["http://127.0.0.1:{origin.port}"], max_connec
 routes: [{{name: all, match: {{path: "/{{rest:path}}"}}, upstream: origin}}]
 """
     )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy", "run", "-c", str(config)
-    )
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                probe = await Wire.open(port)
-                break
-            except ConnectionError:
-                await asyncio.sleep(0.05)
-    await probe.ask(f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n".encode()
-                    + bytes(SIZE))  # fmt: skip
-    await probe.close()
-    yield Gateway(process.pid, port)
-    process.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(10):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+    async with running(config, port) as gateway:
+        async with await Wire.open(port) as probe:
+            post = f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n"
+            await probe.ask(post.encode() + bytes(SIZE))
+        yield gateway
     await origin.stop()
 
 

@@ -1,5 +1,6 @@
 """Denials that are remembered: for how long, for which costs, and when they are forgotten."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -172,3 +173,22 @@ def test_the_oldest_goes_first(denials, make):
     assert ask(denials, charges[1]) is None
     assert ask(denials, charges[0]) is not None
     assert ask(denials, charges[149]) is not None
+
+
+def test_remembering_takes_no_longer_once_many_are_remembered(seconds, make):
+    limit = make.limit("token_bucket", 5)
+    charges = [make.charge(limit, n) for n in range(70_000)]
+
+    def took(before, most):
+        denials = Denials(seconds, most)
+        for charge in charges[:before]:
+            remember(denials, [charge], [denied()])
+        began = time.thread_time()
+        for charge in charges[before : before + 4000]:
+            remember(denials, [charge], [denied()])
+        return time.thread_time() - began
+
+    at_first = min(took(0, 65_536) for _ in range(3))
+    at_last = min(took(65_536, 65_536) for _ in range(3))
+    # Walking over what was forgotten before takes a hundred times as long.
+    assert at_last < 10 * at_first

@@ -9,12 +9,15 @@ Rules:
   that are no lists; in Accept-Encoding and Accept-Language case and the writing of weights do not
   count, nor does order between different weights. Order between equal weights does: many origins
   take the first, and would send `de, en` another page than `en, de`.
+- A value of more than LONGEST characters is remembered as a digest (128 bits, as primary keys are):
+  clients choose these values, and each stored answer, mark and fetch would hold one.
 - Of several matches the most recent by Date is taken, those with Vary first.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Final
 
 from proxy.core.cache.record import Stored
@@ -23,6 +26,9 @@ from proxy.core.fields import Fields
 
 Pairs = tuple[tuple[str, str | None], ...]
 """(field name in lower case, its normalised value in a request or None), sorted by name."""
+
+LONGEST: Final = 256
+"""Characters of a normalised value that are kept as they are."""
 
 SINGLETONS: Final = frozenset(
     {
@@ -65,12 +71,19 @@ def values(names: Iterable[str], request: Source) -> Pairs:
 
 def normalised(name: str, value: str | None) -> str | None:
     """A field's value (lines joined) as it is compared. Doing it twice changes nothing."""
-    if value is None or name in SINGLETONS:
-        return value
+    if value is None:
+        return None
     if name in _WEIGHTED:
         # Clients repeat few values; what is too long to remember is worked out anew.
-        return _remembered(value) if len(value) <= _REMEMBERED else _weighted(value)
-    return _without_spaces(value) if "," in value else value
+        value = _remembered(value) if len(value) <= _REMEMBERED else _weighted(value)
+    elif "," in value and name not in SINGLETONS:
+        value = _without_spaces(value)
+    return value if len(value) <= LONGEST else _digest(value)
+
+
+def _digest(value: str) -> str:
+    """What stands for a long value. No field value holds NUL (RFC 9110 §5.5), so it equals none."""
+    return "\0" + blake2b(value.encode("latin-1"), digest_size=16).hexdigest()
 
 
 def _without_spaces(value: str) -> str:

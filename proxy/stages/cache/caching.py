@@ -12,6 +12,7 @@ from proxy.stages.cache.tier import Tier
 from proxy.store.clock import milliseconds
 from proxy.store.memory.cache import Held, MemoryCache
 from proxy.store.memory.purges import Purges
+from proxy.store.memory.room import Room
 from proxy.store.ports import Mark, NobodyTold, Purge, SharedCache, StoreError
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ def softened(held: Held, now: int) -> Stored:
 
 
 class Caching:
-    """What every request of this process shares. `size`: bytes of memory for stored answers;
-    `blind`: ms that they are used for after purges may have gone unheard."""
+    """What every request of this process shares. `size`: bytes of memory for all that is kept;
+    `blind`: ms that it is used for after purges may have gone unheard."""
 
     __slots__ = (
-        "_metrics", "_tasks", "clock", "flights", "marks", "memory", "purges", "tier",
+        "_metrics", "_room", "_tasks", "clock", "flights", "marks", "memory", "purges", "tier",
     )  # fmt: skip
 
     def __init__(
@@ -46,9 +47,10 @@ class Caching:
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
         self.clock = clock
-        self.memory = MemoryCache(size)
-        self.purges = Purges(clock, blind)
-        self.marks = Marks()
+        self._room = room = Room(size)
+        self.memory = MemoryCache(room)
+        self.purges = Purges(clock, blind, room)
+        self.marks = Marks(room)
         self.flights: dict[FlightId, Flight] = {}
         self.tier: Tier | None = None
 
@@ -81,13 +83,19 @@ class Caching:
     def adopt(self, key: bytes, held: Held) -> None:
         """Puts an answer into memory."""
         self.memory.put(key, held)
-        self._metrics.cache_bytes["memory"] = self.memory.size
+        self._count_bytes()
 
     def mark(self, key: bytes, mark: Mark) -> None:
         """Has nobody wait."""
-        self.marks.put(key, mark)
+        self.learn(key, mark)
         if self.tier is not None:
             self.tier.mark(key, mark)
+
+    def learn(self, key: bytes, mark: Mark) -> None:
+        """Has nobody of this process wait."""
+        self.marks.put(key, mark, self.clock())
+        self.memory.fit()
+        self._count_bytes()
 
     def take_out(self, key: bytes, held: Held) -> None:
         """Drops what is wrong by now, for everybody."""
@@ -98,7 +106,10 @@ class Caching:
     def drop(self, key: bytes, held: Held) -> None:
         """Takes an answer out of memory."""
         self.memory.drop(key, held)
-        self._metrics.cache_bytes["memory"] = self.memory.size
+        self._count_bytes()
+
+    def _count_bytes(self) -> None:
+        self._metrics.cache_bytes["memory"] = self._room.taken
 
     def soften(self, key: bytes, held: Held, now: int) -> Held:
         """What was purged softly is stale since the purge, and serves as stale answers do."""
@@ -138,7 +149,7 @@ class Caching:
         """What there is, for an operator."""
         status: dict[str, object] = {
             "entries": len(self.memory),
-            "bytes": self.memory.size,
+            "bytes": self._room.taken,
             "in_flight": self.busy,
         }
         if self.tier is not None:

@@ -25,7 +25,7 @@ async def consult(look: Look, *, anew: bool = False) -> None:
         return
     caching.purges.reached(looked.number)
     for mark in looked.marks:
-        caching.marks.put(look.key, mark)
+        caching.learn(look.key, mark)
     found = vary.select([one.stored for one in looked.variants], look.seen, look.ex.method)
     if found is None:
         if look.held is None and looked.variants:

@@ -6,15 +6,15 @@ Rules:
 - What is larger than the whole is not kept.
 """
 
+from collections import OrderedDict
 from typing import Final
-
-from cachetools import LRUCache
 
 from proxy.core.cache.record import Stored
 from proxy.core.cache.tags import HIDDEN_FIELDS, without_tags
 from proxy.core.fields import Lines, written
 from proxy.store.memory.known import Tag
 from proxy.store.memory.purges import Purgeable
+from proxy.store.memory.room import Room
 
 MAX_VARIANTS: Final = 64
 
@@ -55,9 +55,10 @@ class Held(Purgeable):
         """Until when it answers a GET without a question, in ms since the epoch; 0: never."""
         if self.head and stored.method == "GET" and stored.lifetime > 0 and not stored.no_cache:
             self.fresh_until = self.born + stored.lifetime
-        text = sum([len(name) + len(value) for name, value in stored.lines])
-        text += sum(map(len, stored.tags))
+        text = sum([len(name) + len(value) for name, value in stored.lines]) + len(target)
+        text += sum(map(len, stored.tags)) + sum([len(value or "") for _, value in stored.vary])
         count = len(stored.lines) + (0 if lines is stored.lines else len(lines) // 2)
+        count += len(stored.vary)
         self.size = _RECORD + len(body) + text + len(self.head) + _LINE * count + _TAG * len(tags)
 
 
@@ -73,28 +74,28 @@ Shelf = tuple[Held, ...]
 
 
 class MemoryCache:
-    """Shelves by primary key, within `size` bytes."""
+    """Shelves by primary key, in what the rest of the cache leaves of a `room`."""
 
-    __slots__ = ("_shelves",)
+    __slots__ = ("_room", "_shelves", "size")
 
-    def __init__(self, size: int) -> None:
-        self._shelves: LRUCache[bytes, Shelf] = LRUCache(size, _size_of)
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._shelves: OrderedDict[bytes, Shelf] = OrderedDict()
+        """The least recently used first."""
+        self.size = 0
+        """Bytes taken."""
 
     def __len__(self) -> int:
         """How many primary keys there are."""
         return len(self._shelves)
 
-    @property
-    def size(self) -> int:
-        """Bytes taken."""
-        return int(self._shelves.currsize)
-
     def get(self, key: bytes) -> Shelf:
         """What is stored under a primary key: () where nothing is."""
-        try:
-            return self._shelves[key]
-        except KeyError:
+        shelf = self._shelves.get(key)
+        if shelf is None:
             return ()
+        self._shelves.move_to_end(key)
+        return shelf
 
     def put(self, key: bytes, held: Held) -> None:
         """Keeps an answer in place of its variant's, and a GET's in place of a HEAD's."""
@@ -115,17 +116,32 @@ class MemoryCache:
         if held in shelf:
             self._set(key, tuple([other for other in shelf if other is not held]))
 
+    def fit(self) -> None:
+        """Lets the least recently used go until everything fits into the room."""
+        room, shelves = self._room, self._shelves
+        while room.taken > room.size and shelves:
+            _, shelf = shelves.popitem(last=False)
+            self._take(-_size_of(shelf))
+
     def clear(self) -> None:
         self._shelves.clear()
+        self._take(-self.size)
 
     def _set(self, key: bytes, shelf: Shelf) -> None:
-        self._shelves.pop(key, None)
+        before = self._shelves.pop(key, None)
+        if before is not None:
+            self._take(-_size_of(before))
+        most = self._room.size - (self._room.taken - self.size)
+        if _size_of(shelf) > most:
+            shelf = shelf[:1] if shelf[0].size <= most else ()
         if shelf:
-            try:
-                self._shelves[key] = shelf
-            except ValueError:  # larger than all of the room
-                if len(shelf) > 1:
-                    self._set(key, shelf[:1])
+            self._shelves[key] = shelf
+            self._take(_size_of(shelf))
+            self.fit()
+
+    def _take(self, size: int) -> None:
+        self.size += size
+        self._room.taken += size
 
 
 def _size_of(shelf: Shelf) -> int:

@@ -7,8 +7,9 @@ fetched while it came is void too, whoever stores it when.
 
 Rules:
 - A tag that an answer here carries is a `Tag`, shared by all that carry it and gone with the last.
-- The last MAX_RECENT purged tags are known by name, for answers that are on their way. `forgotten`
-  is the greatest number that is not known any more: what began before may not be stored.
+- The last MAX_RECENT purged tags are known by name, for answers that are on their way, or as many
+  as fit into their share of the cache's room. `forgotten` is the greatest number that is not known
+  any more: what began before may not be stored.
 - At most MAX_PREFIXES prefixes are told apart; the oldest then counts as a purge of everything.
 - A soft purge leaves an answer stale from the moment of the purge on, whenever that is noticed. Of
   a tag or prefix the last two are known: what more have covered is taken to be stale from its
@@ -16,15 +17,23 @@ Rules:
 - Telling a purge twice, or late, changes nothing.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 from weakref import WeakValueDictionary
 
 from proxy.store.memory.known import Known, Tag
+from proxy.store.memory.room import SHARE, Room
 from proxy.store.ports import Purge
 
 MAX_RECENT: Final = 65_536
 MAX_PREFIXES: Final = 256
+
+_LEAST: Final = 256 * 1024
+"""Bytes that the names of purged tags may take, however small the room."""
+_UNBOUND: Final = 1 << 40
+_PURGED: Final = 340
+"""What CPython takes for a purged tag beside its characters, measured."""
 
 VALID, SOFT, VOID = range(3)
 
@@ -56,14 +65,18 @@ class Purges:
     after the listening was `lost`."""
 
     __slots__ = (
-        "_clock", "_prefixes", "_recent", "_tags", "blind", "changes", "forgotten", "last",
-        "since",
+        "_clock", "_most", "_prefixes", "_recent", "_room", "_tags", "_taken", "blind",
+        "changes", "forgotten", "last", "since",
     )  # fmt: skip
 
-    def __init__(self, clock: Callable[[], int], blind: int = 0) -> None:
+    def __init__(self, clock: Callable[[], int], blind: int = 0, room: Room | None = None) -> None:
         self._clock = clock
+        self._room = Room(_UNBOUND) if room is None else room
+        self._most = max(_LEAST, self._room.size // SHARE)
+        self._taken = 0
         self._tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
-        self._recent: dict[str, Known] = {}
+        # Not a dict: finding its first key walks over everything that was deleted before it.
+        self._recent: OrderedDict[str, Known] = OrderedDict()
         self._prefixes: dict[str, Known] = {"": _NEVER}
         self.blind = blind
         self.changes = 0
@@ -160,14 +173,22 @@ class Purges:
         now = known.heard(hard, soft, at)
         if now == known:
             return
-        self._recent.pop(name, None)
+        if name in self._recent:
+            self._recent.move_to_end(name)
+        else:
+            self._take(_PURGED + len(name))
         self._recent[name] = now
         if tag is not None:
             tag.known = now
         self.changes += 1
-        if len(self._recent) > MAX_RECENT:
-            oldest = self._recent.pop(next(iter(self._recent)))
+        while len(self._recent) > MAX_RECENT or self._taken > self._most:
+            first, oldest = self._recent.popitem(last=False)
+            self._take(-_PURGED - len(first))
             self.forgotten = max(self.forgotten, oldest.hard, oldest.soft)
+
+    def _take(self, size: int) -> None:
+        self._taken += size
+        self._room.taken += size
 
     def _purge_prefix(self, prefix: str, hard: int, soft: int, at: int) -> None:
         prefixes = self._prefixes

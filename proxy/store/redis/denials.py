@@ -12,6 +12,7 @@ Rules:
 - `most` at most; the oldest goes first.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -46,7 +47,8 @@ class Denials:
     def __init__(self, clock: Callable[[], float], most: int) -> None:
         self._clock = clock
         self._most = most
-        self._held: dict[bytes, _Denial] = {}
+        # Not a dict: finding its first key walks over everything that was deleted before it.
+        self._held: OrderedDict[bytes, _Denial] = OrderedDict()
         self.forgotten = 0
         """Grows with every reset: what was asked before one is not remembered after it."""
 
@@ -97,7 +99,7 @@ class Denials:
             until = asked + min(ALONE, decision.retry_after / 1_000_000)
             held.pop(name, None)
             if len(held) >= self._most:
-                del held[next(iter(held))]
+                held.popitem(last=False)
             held[name] = _Denial(until, asked, charge.cost, charge.variant, decision)
 
     def forget(self, name: bytes) -> None:
