@@ -5,7 +5,7 @@ A store that needs no I/O never suspends, so a request that the memory store den
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from proxy.core.cache.record import Stored
 from proxy.core.limits.decision import Decision
@@ -98,6 +98,11 @@ class Purge(NamedTuple):
     soft: bool = False
 
 
+LEAST_BLIND: Final = 1.0
+"""Seconds after which a subscription that died without a sign is given up, at least: pings take
+their time."""
+
+
 class PurgeListener(Protocol):
     """A process's own knowledge of purges. Every purge has a number, later ones greater ones
     (`SharedCache.purge`); telling it one twice, or late, changes nothing."""
@@ -111,6 +116,9 @@ class PurgeListener(Protocol):
 
     def lost(self) -> None:
         """From here on purges may go unheard."""
+
+    def alive(self, ago: float) -> None:
+        """Nothing was lost until `ago` seconds ago."""
 
     def back(self, number: int) -> None:
         """Everything is heard again, and what was missed has been told: for the tags of `tags()`

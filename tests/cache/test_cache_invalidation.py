@@ -441,6 +441,28 @@ def test_a_url_is_two_tags() -> None:
     assert target_tag("/a") != host_tag("h.test", "/a")
 
 
+@pytest.mark.parametrize(("blind", "unnoticed"), [(10_000, 10_000), (500, 1000), (0, 1000)])
+def test_blindness_counts_from_the_last_sign_of_life(blind: int, unnoticed: int) -> None:
+    now = 0
+    purges = Purges(lambda: now, blind)
+    assert purges.since is None
+    purges.lost()
+    assert purges.since == blind
+    now = 5000
+    purges.alive(0)  # not all of it was heard yet
+    assert purges.since == blind
+    purges.back(0)
+    assert purges.since == 5000 + unnoticed
+    now = 8000
+    purges.alive(0.5)
+    assert purges.since == 7500 + unnoticed
+    now = 12_000
+    for _ in range(2):
+        purges.lost()
+        assert purges.since == 7500 + blind
+        now = 13_000
+
+
 async def test_blindness_ends_the_use_of_memory(cached: Cached, origin: Origin) -> None:
     cached.caching.purges.blind = 10_000
     origin.answers["/a"] = respond("old", MAX_AGE, ("ETag", '"v1"'))

@@ -72,6 +72,9 @@ class Listener:
     def lost(self) -> None:
         self.states.append("lost")
 
+    def alive(self, ago: float) -> None:
+        pass
+
     def back(self, number: int) -> None:
         self.states.append("back")
         self.number = number
@@ -91,10 +94,14 @@ async def a_cache(
     up: bool = True,
     database: int = 0,
     metrics: Metrics | None = None,
+    port: int | None = None,
+    blind: float = 10.0,
 ) -> AsyncIterator[RedisCache]:
-    """A tier that is connected and hears purges, unless `up` is false."""
+    """A tier that is connected and hears purges, unless `up` is false. `port`: of a relay."""
     plan = store_plan(*servers, kind=kind, timeout=timeout, prefix="t")
-    plan = replace(plan, url=replace(plan.url, database=database))
+    plan = replace(plan, url=replace(plan.url, database=database), cache_blind=blind)
+    if port is not None:
+        plan = replace(plan, url=replace(plan.url, nodes=(("127.0.0.1", port),)))
     cache = open_cache(plan, metrics or Metrics())
     try:
         cache.listen(listener or Listener(), lambda: retention)

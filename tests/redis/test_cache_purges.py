@@ -3,9 +3,11 @@
 import asyncio
 
 import pytest
+from relay import SILENCE, Relay
 from road_kit import blocking, eventually
 from shared_kit import HOUR, KEY, Listener, a_cache, kept, now
 
+from proxy.store.clock import milliseconds
 from proxy.store.memory.purges import SOFT, VALID, VOID, Purgeable, Purges
 from proxy.store.ports import Purge
 from proxy.store.redis.cache_names import CacheNames, tag_hash
@@ -424,6 +426,32 @@ class TestSubscription:
             assert states == [("lost", 0), ("back", VOID + SOFT)]
             assert purges.state(neighbour) == VALID
             await eventually(lambda: cache.status()["healthy"])
+
+    @pytest.mark.parametrize("blind", [0, 3])
+    async def test_one_that_dies_silently_counts_from_its_last_answer(self, redis_server, blind):
+        purges = Purges(milliseconds, blind * 1000)
+        answered = []
+
+        class Watched:
+            def __getattr__(self, name):
+                return getattr(purges, name)
+
+            def alive(self, ago: float) -> None:
+                purges.alive(ago)
+                answered.append(ago)
+
+        async with (
+            Relay(redis_server.port) as relay,
+            a_cache(redis_server, listener=Watched(), port=relay.port, blind=blind),
+        ):
+            await eventually(lambda: len(answered) >= 3)
+            relay.suffer(SILENCE)
+            frozen = milliseconds()
+            await eventually(lambda: milliseconds() >= purges.since)
+            assert not purges.deaf  # nobody has noticed yet
+            assert purges.since <= frozen + max(1, blind) * 1000
+            await eventually(lambda: purges.deaf)
+            assert purges.since <= frozen + blind * 1000
 
     async def test_many_tags_are_asked_for(self, redis_server):
         listener = Listener(*(f"tag-{number}" for number in range(2_500)))

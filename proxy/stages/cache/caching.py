@@ -68,7 +68,8 @@ class Caching:
     @property
     def blind(self) -> bool:
         """Whether purges may go unheard."""
-        return self.purges.since is not None
+        purges = self.purges
+        return purges.deaf or (purges.since is not None and self.clock() >= purges.since)
 
     def keep(self, key: bytes, held: Held, hidden: tuple[str, ...]) -> bool:
         """Stores an answer, for everybody, unless a purge has made it void while it was fetched.

@@ -15,6 +15,8 @@ Rules:
   a tag or prefix the last two are known: what more have covered is taken to be stale from its
   beginning.
 - Telling a purge twice, or late, changes nothing.
+- Where purges come from a store, answers are used for `blind` after the last moment up to which
+  every purge is known to have been heard; for LEAST_BLIND at least while no loss is known.
 """
 
 from collections import OrderedDict
@@ -24,7 +26,7 @@ from weakref import WeakValueDictionary
 
 from proxy.store.memory.known import Known, Tag
 from proxy.store.memory.room import SHARE, Room
-from proxy.store.ports import Purge
+from proxy.store.ports import LEAST_BLIND, Purge
 
 MAX_RECENT: Final = 65_536
 MAX_PREFIXES: Final = 256
@@ -62,11 +64,11 @@ class Purgeable:
 
 class Purges:
     """A process's knowledge of purges; a PurgeListener. `blind`: how long (ms) answers are used
-    after the listening was `lost`."""
+    after the last sign that purges are heard."""
 
     __slots__ = (
-        "_clock", "_most", "_prefixes", "_recent", "_room", "_tags", "_taken", "blind",
-        "changes", "forgotten", "last", "since",
+        "_clock", "_heard", "_most", "_prefixes", "_recent", "_room", "_tags", "_taken", "blind",
+        "changes", "deaf", "forgotten", "last", "since",
     )  # fmt: skip
 
     def __init__(self, clock: Callable[[], int], blind: int = 0, room: Room | None = None) -> None:
@@ -84,9 +86,13 @@ class Purges:
         self.forgotten = 0
         self.last = 0
         """The greatest number heard of."""
+        self._heard: int | None = None
+        """Until when (ms) every purge was heard; None where no store has been listened to."""
+        self.deaf = False
+        """Whether the listening is known to be lost."""
         self.since: int | None = None
-        """From when (ms) answers need validation, as purges may have gone unheard; None while
-        every purge is heard."""
+        """From when (ms) answers need validation, as purges may have gone unheard, unless they are
+        heard again before; None where there is no store to listen to."""
 
     # Answers.
 
@@ -156,11 +162,19 @@ class Purges:
         return list({**self._recent, **self._tags})
 
     def lost(self) -> None:
-        if self.since is None:
-            self.since = self._clock() + self.blind
+        if not self.deaf:
+            self.deaf = True
+            heard = self._clock() if self._heard is None else self._heard
+            self.since = heard + self.blind
+
+    def alive(self, ago: float) -> None:
+        if not self.deaf:
+            self._heard = self._clock() - round(ago * 1000)
+            self.since = self._heard + max(self.blind, round(LEAST_BLIND * 1000))
 
     def back(self, number: int) -> None:
-        self.since = None
+        self.deaf = False
+        self.alive(0.0)
         self.reached(number)
 
     def reached(self, number: int) -> None:

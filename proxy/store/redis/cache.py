@@ -21,7 +21,7 @@ from typing import Any, Final
 from proxy.core.cache.record import Stored
 from proxy.metrics import Metrics
 from proxy.policy.snapshot import StorePlan
-from proxy.store.ports import Kept, Looked, Mark, Purge, PurgeListener
+from proxy.store.ports import LEAST_BLIND, Kept, Looked, Mark, Purge, PurgeListener
 from proxy.store.redis import cache_codec as codec
 from proxy.store.redis.cache_leases import Leases
 from proxy.store.redis.cache_names import (
@@ -34,6 +34,7 @@ from proxy.store.redis.cache_names import (
 )
 from proxy.store.redis.cache_purges import SharedPurges
 from proxy.store.redis.guarded_road import GuardedRoad
+from proxy.store.redis.pubsub import PING_EVERY
 from proxy.store.redis.road import open_road
 from proxy.store.redis.road_port import Road
 from proxy.store.scripts import script
@@ -54,13 +55,16 @@ def open_cache(plan: StorePlan, metrics: Metrics) -> "RedisCache":
     plan = replace(plan, url=plan.cache_url or plan.url)
     heads, bodies = open_road(plan, metrics), open_road(plan, metrics)
     names = CacheNames(plan.prefix, plan.url.database)
-    return RedisCache(heads, bodies, names, plan.timeout, metrics)
+    # Often enough for a few pings to go unanswered before memory is not used any more.
+    ping_every = min(PING_EVERY, max(LEAST_BLIND, plan.cache_blind) / 4)
+    return RedisCache(heads, bodies, names, plan.timeout, metrics, ping_every=ping_every)
 
 
 class RedisCache:
     """A SharedCache over two Roads, which it closes with itself.
 
-    `timeout`: seconds for what is small. `clock` in seconds, never going back.
+    `timeout`: seconds for what is small. `clock` in seconds, never going back. `ping_every`:
+    seconds of silence after which the server is asked whether purges are heard.
     """
 
     def __init__(
@@ -72,12 +76,13 @@ class RedisCache:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        ping_every: float = PING_EVERY,
     ) -> None:
         self._names = names
         self._heads = GuardedRoad(heads, timeout, metrics, clock)
         self._bodies = GuardedRoad(bodies, timeout, metrics, clock)
         self._wall = wall
-        self._purges = SharedPurges(self._heads, self._names)
+        self._purges = SharedPurges(self._heads, self._names, ping_every)
         self._leases = Leases(self._heads, self._names, clock)
         self.lease = self._leases.lease
         self.renew = self._leases.renew

@@ -3,6 +3,7 @@
 Rules:
 - Whoever purges writes and publishes in one step, so no purge is kept without being told; a user
   that may not publish gets NobodyTold.
+- While the subscription holds, the listener is told up to when everything was heard (`alive`).
 - After a loss of the subscription: first it holds again, then what may have been missed is read,
   then the listener is `back`; so no purge falls between.
 - Whatever comes back from the server says up to which number bans are known and since when nothing
@@ -37,9 +38,10 @@ _EVERYTHING: Final = Purge(prefix="", soft=True)
 class SharedPurges:
     """What one process and the server tell each other of purges."""
 
-    def __init__(self, road: GuardedRoad, names: CacheNames) -> None:
+    def __init__(self, road: GuardedRoad, names: CacheNames, ping_every: float) -> None:
         self._road = road
         self._names = names
+        self._ping_every = ping_every
         self._listener: PurgeListener | None = None
         self._retention: Callable[[], int] = lambda: 0
         self._last = 0
@@ -52,7 +54,9 @@ class SharedPurges:
     def listen(self, listener: PurgeListener, retention: Callable[[], int]) -> None:
         self._listener = listener
         self._retention = retention
-        self._road.road.subscribe(self._names.purges, self._hear, self._lost, self._back)
+        self._road.road.subscribe(
+            self._names.purges, self._hear, self._lost, self._back, self._alive, self._ping_every
+        )
 
     async def close(self) -> None:
         if self._catching_up is not None:
@@ -158,6 +162,10 @@ class SharedPurges:
     def _back(self) -> None:
         self._stop()
         self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
+
+    def _alive(self, ago: float) -> None:
+        if self.heard and self._listener is not None:
+            self._listener.alive(ago)
 
     def _stop(self) -> None:
         if self._catching_up is not None:

@@ -26,7 +26,7 @@ from proxy.store.redis.access import FAILURES, Access, Address, let_go
 from proxy.store.redis.connection import ErrorReply, Word
 from proxy.store.redis.eviction import Eviction
 from proxy.store.redis.link import NOT_SERVING, Link, NotServing, ended, refused, wait_for
-from proxy.store.redis.pubsub import Subscriptions
+from proxy.store.redis.pubsub import PING_EVERY, Subscriptions
 from proxy.store.redis.road_port import PROBE_EXPIRY, Script
 from proxy.store.redis.topology import SLOTS, node_address, read_slots
 
@@ -164,8 +164,10 @@ class ClusterRoad:
         callback: Callable[[bytes], None],
         lost: Callable[[], None],
         back: Callable[[], None] | None = None,
+        alive: Callable[[float], None] | None = None,
+        ping_every: float = PING_EVERY,
     ) -> None:
-        self._subscriptions.add(channel, callback, lost, back)
+        self._subscriptions.add(channel, callback, lost, back, alive, ping_every)
 
     async def up(self, seconds: float) -> bool:
         until = time.monotonic() + seconds

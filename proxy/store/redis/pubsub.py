@@ -2,6 +2,8 @@
 
 Rules:
 - Messages may be missed while it is down, and nobody can tell how many: every loss is told.
+- A connection can also die without a sign. So `alive` reports up to when everything was heard: with
+  each message, and with each answer to a ping, which proves no more than when the ping was sent.
 - A user without the right to subscribe hears nothing. The log has one line for that; rights that
   come later are found.
 """
@@ -20,7 +22,9 @@ from proxy.store.redis.link import NotServing, ended
 log = logging.getLogger(__name__)
 
 PING_EVERY: Final = 2.0
-"""Seconds of silence after which the server is asked for a sign of life; twice that ends it."""
+"""Seconds of silence after which the server is pinged, at most."""
+SILENT: Final = 4.0
+"""Seconds of silence after which the connection counts as lost."""
 _WAIT: Final = 0.3  # seconds between two attempts
 _REFUSED_WAIT: Final = 2.0  # rights do not come by themselves; each attempt is in the server's log
 
@@ -34,6 +38,8 @@ class Subscriptions:
         self._channels: dict[bytes, list[Callable[[bytes], None]]] = {}
         self._lost: list[Callable[[], None]] = []
         self._back: list[Callable[[], None]] = []
+        self._alive: list[Callable[[float], None]] = []
+        self._ping_every = PING_EVERY
         self._task: asyncio.Task[None] | None = None
         self._pubsub: Any = None
         self._subscribing: set[asyncio.Task[None]] = set()
@@ -48,6 +54,8 @@ class Subscriptions:
         callback: Callable[[bytes], None],
         lost: Callable[[], None],
         back: Callable[[], None] | None = None,
+        alive: Callable[[float], None] | None = None,
+        ping_every: float = PING_EVERY,
     ) -> None:
         name = channel.encode()
         is_new = name not in self._channels
@@ -55,6 +63,9 @@ class Subscriptions:
         self._lost.append(lost)
         if back is not None:
             self._back.append(back)
+        if alive is not None:
+            self._alive.append(alive)
+        self._ping_every = min(self._ping_every, ping_every)
         loop = asyncio.get_running_loop()
         if self._task is None:
             self._task = loop.create_task(self._keep())
@@ -116,7 +127,7 @@ class Subscriptions:
 
     async def _read(self, pubsub: Any) -> None:
         heard = time.monotonic()
-        asked = False
+        pinged: float | None = None
         confirmed = 0
         subscribed: set[bytes] = set()
         while missing := self._channels.keys() - subscribed:
@@ -124,16 +135,18 @@ class Subscriptions:
             subscribed |= missing
         self._pubsub = pubsub  # what is added from here on is asked for at once
         while True:
-            message = await pubsub.get_message(timeout=PING_EVERY / 4)
+            message = await pubsub.get_message(timeout=self._ping_every / 4)
             now = time.monotonic()
             if message is None:
-                if now - heard > 2 * PING_EVERY:
+                if now - heard > SILENT:
                     raise TimeoutError
-                if now - heard > PING_EVERY and not asked:
+                if now - heard > self._ping_every and pinged is None:
+                    pinged = now
                     await pubsub.ping()
-                    asked = True
                 continue
-            heard, asked = now, False
+            heard = now
+            if message["type"] == "pong" and pinged is not None:
+                heard, pinged = pinged, None
             if message["type"] == "subscribe":
                 confirmed += 1
                 if confirmed == len(self._channels):
@@ -144,3 +157,5 @@ class Subscriptions:
             elif message["type"] == "message":
                 for callback in self._channels[message["channel"]]:
                     callback(message["data"])
+            for alive in self._alive:
+                alive(now - heard)

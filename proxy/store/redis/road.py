@@ -17,7 +17,7 @@ from proxy.store.redis.cluster import ClusterRoad
 from proxy.store.redis.connection import ErrorReply, Word
 from proxy.store.redis.eviction import Eviction
 from proxy.store.redis.link import NOT_SERVING, Link, refused, wait_for
-from proxy.store.redis.pubsub import Subscriptions
+from proxy.store.redis.pubsub import PING_EVERY, Subscriptions
 from proxy.store.redis.road_port import PROBE_EXPIRY, Direct, Road, Script
 from proxy.store.redis.topology import Sentinels
 
@@ -118,8 +118,10 @@ class SingleRoad:
         callback: Callable[[bytes], None],
         lost: Callable[[], None],
         back: Callable[[], None] | None = None,
+        alive: Callable[[float], None] | None = None,
+        ping_every: float = PING_EVERY,
     ) -> None:
-        self._subscriptions.add(channel, callback, lost, back)
+        self._subscriptions.add(channel, callback, lost, back, alive, ping_every)
 
     async def up(self, seconds: float) -> bool:
         return await wait_for(self._link.up, seconds)

@@ -93,10 +93,14 @@ class Road(Protocol):
         callback: Callable[[bytes], None],
         lost: Callable[[], None],
         back: Callable[[], None] | None = None,
+        alive: Callable[[float], None] | None = None,
+        ping_every: float = 2.0,
     ) -> None:
         """`callback` gets every message from now on, as far as the subscription holds; `lost` is
         called whenever messages may have been missed. It is renewed by itself: `back` is called
-        whenever it holds, from the first time on."""
+        whenever it holds, from the first time on. While it holds, `alive` is called with how many
+        seconds ago everything published had been heard: with each message, and where there is none
+        about every `ping_every` seconds."""
 
     async def up(self, seconds: float) -> bool:
         """Waits for the first connection, for so long at most; whether there is one."""
