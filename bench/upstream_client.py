@@ -81,6 +81,7 @@ async def ours(port: int, requests: int) -> None:
         queue=100,
         queue_timeout=1.0,
         dns_refresh=30.0,
+        tunnel_idle_timeout=3600.0,
         tls=UpstreamTls(),
         host_header="preserve",
     )

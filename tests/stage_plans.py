@@ -83,6 +83,7 @@ def route_plan(name: str, edits: HeaderEdits | None = None, upstream: str = "now
         queue=0,
         queue_timeout=1.0,
         dns_refresh=30.0,
+        tunnel_idle_timeout=3600.0,
         tls=UpstreamTls(),
         host_header="preserve",
     )

@@ -48,6 +48,9 @@ class ReplyStream(Protocol):
 class Tunnel(Protocol):
     """An upgraded upstream connection (101): bytes both ways until either side ends."""
 
+    idle_timeout: float
+    """Seconds without a byte in either direction after which it ends."""
+
     async def read(self) -> bytes:
         """The next bytes from the upstream; b"" where it ended."""
 

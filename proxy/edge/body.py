@@ -15,6 +15,10 @@ LOW_WATER: Final = 16 * 1024
 _PIECE: Final = 64
 """Bytes that a piece weighs beside its own: of one-byte chunks the pieces cost most."""
 
+LINGERING_BYTES: Final = 256 * 1024
+"""What is thrown away, at most, of what a client sends that nobody will read: enough for one that
+stops once it sees the answer, too little to fill the line with."""
+
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -32,6 +36,7 @@ class IncomingBody:
 
     __slots__ = (
         "_discarding",
+        "_dropped",
         "_ended",
         "_error",
         "_expects",
@@ -65,6 +70,7 @@ class IncomingBody:
         self._ended = False
         self._error: BodyError | None = None
         self._discarding = False
+        self._dropped = 0
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
 
@@ -73,6 +79,7 @@ class IncomingBody:
     def feed(self, piece: bytes) -> None:
         """Takes content in order."""
         if self._error is not None or self._discarding:
+            self._drop(len(piece))
             return
         self._total += len(piece)
         if self._total > self._max_bytes:
@@ -135,9 +142,12 @@ class IncomingBody:
         return self._ended or (self._error is not None and self._error.status == 499)
 
     async def readany(self) -> bytes:
-        """Throws away what comes, until the body or the connection ends."""
+        """Throws away what comes, until the body or the connection ends. Raises TimeoutError,
+        upon which aiohttp closes the connection, where too much comes."""
         self.set_exception(None)
         while not self.is_eof():
+            if self._dropped > LINGERING_BYTES:
+                raise TimeoutError
             await self._wait(None)
         return b""
 
@@ -148,8 +158,17 @@ class IncomingBody:
         self._size = 0
         self._resume()
 
+    def _drop(self, size: int) -> None:
+        """Throws bytes away, and stops reading where they have become too many."""
+        self._dropped += size
+        if self._dropped > LINGERING_BYTES:
+            if not self._paused:
+                self._paused = True
+                self._source.pause_reading()
+            self._wake()
+
     def _resume(self) -> None:
-        if self._paused:
+        if self._paused and self._dropped <= LINGERING_BYTES:
             self._paused = False
             self._source.resume_reading()
 

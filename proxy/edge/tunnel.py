@@ -1,4 +1,5 @@
-"""An upgraded connection (RFC 9110 §7.8): bytes both ways, untouched, until either side ends."""
+"""An upgraded connection (RFC 9110 §7.8): bytes both ways, untouched, until either side ends
+or nothing has passed for too long."""
 
 import asyncio
 from collections import deque
@@ -71,13 +72,17 @@ class ClientHalf:
 async def relay(client: ClientHalf, outlet: TunnelOutlet, upstream: Tunnel) -> int:
     """Runs the tunnel to its end; the number of bytes sent to the client.
 
-    When one side ends, what it sent last is still delivered, then the other side is closed.
+    When one side ends, what it sent last is still delivered, then the other side is closed. Where
+    no byte has come from either side for the tunnel's `idle_timeout`, both are.
     """
     sent = 0
+    loop = asyncio.get_running_loop()
+    idle_since = loop.time()
 
     async def downwards() -> None:
-        nonlocal sent
+        nonlocal sent, idle_since
         while data := await upstream.read():
+            idle_since = loop.time()
             if outlet.transport is None:
                 return
             outlet.transport.write(data)
@@ -85,13 +90,17 @@ async def relay(client: ClientHalf, outlet: TunnelOutlet, upstream: Tunnel) -> i
             await outlet.drain()
 
     async def upwards() -> None:
+        nonlocal idle_since
         while data := await client.read():
+            idle_since = loop.time()
             await upstream.write(data)
         upstream.write_eof()
 
     halves = [asyncio.create_task(downwards()), asyncio.create_task(upwards())]
     try:
-        done, _ = await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
+        done: set[asyncio.Task[None]] = set()
+        while not done and (left := idle_since + upstream.idle_timeout - loop.time()) > 0:
+            done, _ = await asyncio.wait(halves, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         for half in done:
             half.exception()  # either end going away is how tunnels end
     finally:

@@ -145,6 +145,7 @@ class UpstreamPlan:
     queue: int
     queue_timeout: float
     dns_refresh: float
+    tunnel_idle_timeout: float
     tls: UpstreamTls
     host_header: Literal["preserve", "upstream"]
     health: HealthTerms | None = None

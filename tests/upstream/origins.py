@@ -135,6 +135,7 @@ class Lab:
             "queue": 100,
             "queue_timeout": 5.0,
             "dns_refresh": 30.0,
+            "tunnel_idle_timeout": 3600.0,
             "tls": UpstreamTls(),
             "host_header": "preserve",
         }

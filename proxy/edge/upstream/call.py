@@ -390,4 +390,6 @@ class Call:
         if not matches:
             self.fail(UpstreamError("invalid", "101 for another protocol", sent=True))
             return
-        self.tunnel = UpstreamTunnel(self, connection, first)
+        self.tunnel = UpstreamTunnel(
+            self, connection, first, self._upstream.plan.tunnel_idle_timeout
+        )

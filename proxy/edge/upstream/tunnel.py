@@ -1,4 +1,4 @@
-"""An upgraded upstream connection (101): bytes both ways, back-pressure, no timeouts."""
+"""An upgraded upstream connection (101): bytes both ways, back-pressure."""
 
 import asyncio
 from typing import Final, Protocol
@@ -17,9 +17,12 @@ class Holder(Protocol):
 class UpstreamTunnel:
     """Implements `Tunnel`. `first`: bytes that came right behind the 101."""
 
-    __slots__ = ("_connection", "_ended", "_holder", "_pieces", "_size", "_waiter")
+    __slots__ = ("_connection", "_ended", "_holder", "_pieces", "_size", "_waiter", "idle_timeout")
 
-    def __init__(self, holder: Holder, connection: Connection, first: bytes) -> None:
+    def __init__(
+        self, holder: Holder, connection: Connection, first: bytes, idle_timeout: float
+    ) -> None:
+        self.idle_timeout = idle_timeout
         self._holder = holder
         self._connection = connection
         self._pieces = [first] if first else []

@@ -167,6 +167,8 @@ class UpstreamSection(Section):
     """From the last request byte to the response head."""
     read_timeout: Timeout = default("30s")
     """The longest pause between two reads of the response body."""
+    tunnel_idle_timeout: Timeout = default("1h")
+    """How long a WebSocket stays open while nothing passes in either direction."""
     deadline: Timeout = default("30s")
     """Queueing and answering together, up to the response head."""
     idle_timeout: Timeout = default("4s")
