@@ -6,9 +6,11 @@ Nothing here knows aiohttp, sockets or the lane a request came in by. Stages rea
 
 from collections.abc import Callable, Sequence
 from random import getrandbits
-from typing import TYPE_CHECKING
+from sys import getsizeof
+from typing import TYPE_CHECKING, Final
 
 from proxy.core.fields import Fields, Lines
+from proxy.core.http1.request import RECURRING
 from proxy.core.message import Announced, RequestBody
 
 if TYPE_CHECKING:
@@ -160,6 +162,14 @@ def new_request_id() -> str:
     return getrandbits(128).to_bytes(16).hex()
 
 
+_MEMO_BYTES: Final = 1200
+"""What a memo holds beside the fields: itself, its keys, and what is added to its head upstream."""
+_LINE_BYTES: Final = 240
+"""What a field line costs beside its text: a pair, a name in two spellings, a value."""
+_SHARED_LINE_BYTES: Final = 100
+"""That of one that most heads share with others, on average."""
+
+
 class Memo:
     """Who and where of a request without a body, worked out once: the same snapshot would say the
     same whenever the same bytes come from the same peer.
@@ -185,6 +195,7 @@ class Memo:
         "plain_key",
         "refusal",
         "route",
+        "was_refused",
     )
 
     def __init__(self, ex: Exchange) -> None:
@@ -211,6 +222,20 @@ class Memo:
         each time has to be looked at by itself."""
         self.refusal: Refusal | None = None
         """stages.limits: what it was refused for, the last time that it was."""
+        self.was_refused = False
+        """The edge: whether its size counts a refusal."""
+
+    def size(self) -> int:
+        """The bytes that it holds, and that stages may add to it, its refusal aside."""
+        fields = self._fields
+        held = _MEMO_BYTES + getsizeof(fields.index) + len(self._target)
+        repeats = len(fields.index) < len(fields.lines)
+        for name, value in fields.lines:
+            if not repeats and name.lower() in RECURRING:
+                held += _SHARED_LINE_BYTES + len(value)
+            else:
+                held += _LINE_BYTES + 3 * len(name) + 2 * len(value)
+        return held
 
     def name(self) -> str:
         """The X-Request-Id of the request once more."""

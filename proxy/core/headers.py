@@ -59,6 +59,8 @@ _FORMS = Layouts(lambda names: form(names, _OURS))
 _RECURRING = Layouts(lambda names: form(names, _OURS | {"traceparent"}))
 _NOTHING: dict[str, str] = {}
 _NONE: Final[frozenset[str]] = frozenset()
+_LONGEST_OPTIONS: Final = 128
+"""Characters of a Connection field beyond which it is not remembered."""
 _VIA = {10: f"1.0 {PSEUDONYM}", 11: f"1.1 {PSEUDONYM}"}
 
 
@@ -115,11 +117,19 @@ def without_claims(fields: Fields, trusted_headers: frozenset[str]) -> Fields:
     )
 
 
-@lru_cache(maxsize=64)  # nearly always keep-alive or close
 def connection_options(value: str | None) -> frozenset[str]:
     """The names that a Connection field lists, lower case."""
     if value is None:
-        return frozenset()
+        return _NONE
+    return _options(value) if len(value) > _LONGEST_OPTIONS else _usual_options(value)
+
+
+@lru_cache(maxsize=64)  # nearly always keep-alive or close
+def _usual_options(value: str) -> frozenset[str]:
+    return _options(value)
+
+
+def _options(value: str) -> frozenset[str]:
     return frozenset(option.strip(" \t").lower() for option in value.split(","))
 
 

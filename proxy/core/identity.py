@@ -37,11 +37,20 @@ _PAIR = re.compile(
 )
 
 
-@lru_cache(maxsize=1024)
+# What is remembered by a client's text must be short: there are thousands of them.
+_LONGEST_AUTHORITY: Final = 300
+_LONGEST_ADDRESS: Final = 64
+
+
 def valid_authority(text: str) -> bool:
     """Whether this can be a Host: no user, no spaces, no path, nothing empty, a port to 65535."""
+    return len(text) <= _LONGEST_AUTHORITY and _valid_authority(text)
+
+
+@lru_cache(maxsize=1024)
+def _valid_authority(text: str) -> bool:
     found = _AUTHORITY.fullmatch(text)
-    if found is None or int(found["port"] or 0) > 65535 or len(text) > 300:
+    if found is None or int(found["port"] or 0) > 65535:
         return False
     if found["v6"] is not None:
         try:
@@ -51,7 +60,7 @@ def valid_authority(text: str) -> bool:
     return True
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)  # of what is valid: short
 def normalise_host(authority: str) -> str:
     """A valid authority as routes compare it: lower case, without port and final dot."""
     host = authority.lower()
@@ -65,9 +74,17 @@ def valid_request_id(text: str | None) -> bool:
     return text is not None and _REQUEST_ID.fullmatch(text) is not None
 
 
-@lru_cache(maxsize=4096)
 def plain_address(text: str) -> str:
     """An address in its one spelling, IPv4-mapped as IPv4; "unix" and other text as it is."""
+    return _usual_address(text) if len(text) <= _LONGEST_ADDRESS else _spelled(text)
+
+
+@lru_cache(maxsize=4096)
+def _usual_address(text: str) -> str:
+    return _spelled(text)
+
+
+def _spelled(text: str) -> str:
     try:
         return str(parse_address(text))
     except ValueError:

@@ -18,6 +18,8 @@ Names = tuple[str, ...]
 REMEMBERED: Final = 256
 LONGEST: Final = 2048
 """Characters of names beyond which a head is an oddity that is not worth remembering."""
+MOST_NAMES: Final = 128
+"""As many lines."""
 
 _L = TypeVar("_L")
 
@@ -31,7 +33,7 @@ class Layouts(dict[Names, _L]):
 
     def __missing__(self, names: Names) -> _L:
         layout = self._work_out(names)
-        if sum(map(len, names)) <= LONGEST:
+        if len(names) <= MOST_NAMES and sum(map(len, names)) <= LONGEST:
             if len(self) >= REMEMBERED:
                 del self[next(iter(self))]
             self[names] = layout

@@ -46,7 +46,29 @@ _NEWLINE: Final = 10
 
 Memos = Recent[tuple[bytes, str], Memo]
 """By head (without its trace) and caller."""
-NO_MEMOS: Final[Memos] = Recent(0)
+MEMOS: Final = 4096
+"""Requests that are remembered at least, where so many come again and again."""
+MEMO_BYTES: Final = 32 * 1024 * 1024
+"""What they hold at most together."""
+_KEY_BYTES: Final = 200
+"""What an entry costs beside the memo and the bytes of the head: the pair that is its key, the
+caller's name, a place in a dict."""
+REFUSAL_BYTES: Final = 2048
+"""What a refusal adds to a memo: its answer, and what the limits said."""
+
+
+def memos(most: int = MEMOS) -> Memos:
+    """Nothing remembered yet."""
+    return Recent(most, MEMO_BYTES, _weigh)
+
+
+def _weigh(key: tuple[bytes, str], memo: Memo) -> int:
+    # The head is there twice: as it came, and as it goes upstream.
+    size = _KEY_BYTES + 2 * len(key[0]) + memo.size()
+    return size + REFUSAL_BYTES if memo.was_refused else size
+
+
+NO_MEMOS: Final[Memos] = memos(0)
 
 
 class Carrier(Client, Protocol):

@@ -15,12 +15,12 @@ from aiohttp import web
 
 from proxy.core.message import Reply
 from proxy.core.problems import problem
-from proxy.core.recent import Recent
 from proxy.descriptors import client_connections
-from proxy.edge.express import Memos
+from proxy.edge.express import REFUSAL_BYTES, Memos, memos
 from proxy.edge.protocol import GatewayProtocol, Incoming
 from proxy.edge.turn import Turn
-from proxy.exchange import Exchange
+from proxy.edge.writer import keep_refusal
+from proxy.exchange import Exchange, Memo, Refusal
 from proxy.handler import Flow
 from proxy.logs import AccessLog
 from proxy.metrics import Metrics
@@ -28,8 +28,6 @@ from proxy.policy.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-MEMOS: Final = 4096
-"""Requests that are remembered at least, where so many come again and again."""
 _LOOK_AGAIN: Final = 0.01
 """Seconds between two looks at what clients have yet to send or take, when the process ends."""
 _FIRST_REQUEST: Final = 1.0
@@ -54,7 +52,7 @@ class Front:
         self.snapshot = snapshot
         self.capacity = capacity(snapshot)
         """The most client connections: server.max_connections, or what the process has room for."""
-        self.memos: Memos = Recent(MEMOS)
+        self.memos: Memos = memos()
         self.flow = flow
         self.access = access
         self.turn = Turn(asyncio.get_running_loop())
@@ -73,7 +71,7 @@ class Front:
         self.capacity = capacity(snapshot)
         # Connections that ask nothing, as tunnels, look at the old ones for as long as they last.
         self.memos.clear()
-        self.memos = Recent(MEMOS)
+        self.memos = memos()
 
     # For connections.
 
@@ -127,6 +125,13 @@ class Front:
             detail = f"The request body is over {server.max_body_bytes} bytes."
             return problem("body-too-large", detail, close=True)
         return None
+
+    def remember_refusal(self, memo: Memo, refusal: Refusal, reply: Reply, request_id: str) -> None:
+        """Keeps the answer to a remembered request, which has just been refused, for the next."""
+        keep_refusal(refusal, reply, memo.method, request_id)
+        if not memo.was_refused:
+            memo.was_refused = True
+            self.memos.grew(REFUSAL_BYTES)
 
     def count(self, ex: Exchange, status: int, sent: int, seconds: float) -> None:
         """A request has ended."""

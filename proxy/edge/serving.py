@@ -17,7 +17,6 @@ from proxy.edge.writer import (
     at_once,
     body_length,
     interim_head,
-    keep_refusal,
     refused_again,
     reset,
     write_reply,
@@ -123,7 +122,7 @@ class Serving:
         sent = body_length(reply, ex.method)
         memo = ex.memo
         if memo is not None and memo.refusal is not None and not memo.refusal.date:
-            keep_refusal(memo.refusal, reply, ex.method, ex.request_id)
+            front.remember_refusal(memo, memo.refusal, reply, ex.request_id)
         front.count(ex, reply.status, sent, monotonic() - started)
         return END if close else KEEP
 

@@ -2,7 +2,7 @@
 idle connections cost a bounded amount of memory each (design, Hard edges, Bounds)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     config = tmp_path / "gateway.yaml"
     config.write_text(
         f"""\
-server: {{listen: "127.0.0.1:{port}"}}
+server: {{listen: "127.0.0.1:{port}", trusted_proxies: [127.0.0.1]}}
 admin: {{listen: "127.0.0.1:{admin}"}}
 log: {{level: error}}
 policies: []
@@ -96,3 +96,38 @@ async def test_1000_idle_connections_add_at_most_64_mb(gateway: Gateway) -> None
     assert gateway.resident() - before <= 64 * MB
     for client in clients:
         client.writer.transport.abort()
+
+
+async def asked_by(gateway: Gateway, heads: Iterable[bytes]) -> int:
+    """Bytes that the gateway has grown by through these requests, one after another."""
+    async with await Wire.open(gateway.port) as client:
+        await client.ask("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+        before = gateway.resident()
+        for head in heads:
+            await client.ask(head, "HEAD")
+        return gateway.resident() - before
+
+
+def many_fields() -> Iterator[bytes]:
+    """Heads of 100 short fields, each twice: it is remembered."""
+    for number in range(6_000):
+        fields = b"".join(b"a%02d%05d: %02d\r\n" % (place, number, place) for place in range(98))
+        head = b"HEAD / HTTP/1.1\r\nHost: a\r\n%b\r\n" % fields
+        yield from (head, head)
+
+
+def long_values() -> Iterator[bytes]:
+    """Heads with a value of 30 KB that is looked up by itself, never the same."""
+    for number in range(300):
+        names = b",".join(b"%04x%d" % (place, number) for place in range(3_500))
+        yield b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: %b\r\n\r\n" % names
+        yield b"HEAD / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: %b\r\n\r\n" % names
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("heads", "most"), [(many_fields, 64 * MB), (long_values, 8 * MB)])
+async def test_what_is_remembered_of_requests_is_bounded(
+    gateway: Gateway, heads: Callable[[], Iterator[bytes]], most: int
+) -> None:
+    """Memos have 32 MiB, as they are weighed; the allocator takes some more."""
+    assert await asked_by(gateway, heads()) <= most

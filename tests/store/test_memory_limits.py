@@ -313,3 +313,18 @@ def test_of_what_others_share_nothing_is_known(clock, metrics, make):
     assert all(decision.allowed for decision in admit(store, *asked))
     assert refused(store, *asked) is None
     assert metrics.limit("wide").overflow > 0
+
+
+def test_no_denial_keeps_a_long_log(clock, metrics, make):
+    """It would hold the old one, when the key has a new one."""
+    store = store_of(clock, metrics, 10)
+    short, long = (
+        make.limit("sliding_log", most, 10 * SECOND, name=str(most)) for most in (50, 500)
+    )
+    for variant in (short, long):
+        for _ in range(variant.params.amount):
+            store.decide([make.charge(variant)])
+            clock.turn(0.001)
+    assert refused(store, make.charge(short)).stands()
+    assert refused(store, make.charge(long)) is None
+    assert refused(store, make.charge(short), make.charge(long)) is None

@@ -27,7 +27,7 @@ _KEEP_ALIVE: Final = frozenset({None, "keep-alive", "Keep-Alive"})
 
 # Lines that clients send again and again, taken apart once. Never one that could tell who asks
 # (a credential may stand in a field of any other name), and never a long one.
-_RECURRING: Final = frozenset(
+RECURRING: Final = frozenset(
     {
         "accept", "accept-charset", "accept-encoding", "accept-language", "cache-control",
         "connection", "content-type", "dnt", "host", "keep-alive", "pragma", "priority",
@@ -106,7 +106,7 @@ def parse_request_head(block: bytes, max_headers: int, max_target_bytes: int) ->
             if known is None:
                 name, _, value = text.partition(":")
                 line, low = (name, value.strip(" \t")), name.lower()
-                if low in _RECURRING:
+                if low in RECURRING:
                     _remember(text, line, low)
             else:
                 line, low = known

@@ -30,6 +30,8 @@ _MAX_DIGITS: Final = 18
 
 REMEMBERED: Final = 256
 """Heads; as many of answers to HEAD, whose framing is another."""
+REMEMBERED_BYTES: Final = 4 * 1024 * 1024
+"""What they hold at most."""
 LONGEST: Final = 2048
 """Bytes of a head beyond which it is not worth remembering."""
 
@@ -172,9 +174,13 @@ class ResponseHead:
         return text
 
 
+def _weigh(raw: bytes, head: ResponseHead) -> int:
+    return 4 * len(raw) + 200 * len(head.names)
+
+
 _Known = Recent[bytes, ResponseHead]
-_KNOWN: Final[_Known] = Recent(REMEMBERED)
-_KNOWN_BODILESS: Final[_Known] = Recent(REMEMBERED)
+_KNOWN: Final[_Known] = Recent(REMEMBERED, REMEMBERED_BYTES, _weigh)
+_KNOWN_BODILESS: Final[_Known] = Recent(REMEMBERED, REMEMBERED_BYTES, _weigh)
 
 
 def head_of(raw: bytes, bodiless: bool) -> ResponseHead:

@@ -13,6 +13,7 @@ Rules:
 - No call looks at more than a few keys, whatever their number.
 """
 
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
@@ -117,6 +118,16 @@ class _Space:
             bucket = self._buckets[end] = deque()
             heappush(self.ends, end)
         bucket.append(key)
+
+
+_LONG_LOG = 64
+"""Charges of a sliding_log; 8 bytes each."""
+
+
+def _is_long(state: State) -> bool:
+    """Whether a state has a log of many charges."""
+    log = state[0]
+    return isinstance(log, array) and len(log) > _LONG_LOG
 
 
 class Denial:
@@ -245,7 +256,8 @@ class MemoryLimits:
 
     def denial(self, charges: Sequence[Charge], decisions: Sequence[Decision]) -> Denial | None:
         """What the last `decide` has just refused these charges for. None where a key has no state
-        of its own to go by: it may share a bucket, or was charged by the same request before."""
+        of its own to go by (it may share a bucket, or was charged by the same request before), and
+        where a state is too large to be kept beside the store."""
         at = self._refused_at
         left = _SECOND
         denied: list[_Charged] = []
@@ -254,8 +266,11 @@ class MemoryLimits:
             shards = self._spaces[charge.variant.space].shards
             states = shards[charge.key[-1]]
             state = states.get(charge.key)
-            if state is None and (not decision.allowed or OVERFLOW in shards[OVERFLOW[-1]]):
-                return None
+            if state is None:
+                if not decision.allowed or OVERFLOW in shards[OVERFLOW[-1]]:
+                    return None
+            elif _is_long(state):
+                return None  # whoever keeps the denial would keep an old log, when it is a new one
             if decision.allowed:
                 allowed.append((charge, states, state))
                 continue
