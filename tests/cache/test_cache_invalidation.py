@@ -8,6 +8,7 @@ import pytest
 from cache_kit import MAX_AGE, Cached, Origin, StartCached, request, respond, status_of, until
 from rawhttp import Seen, Wire
 
+from proxy.core.cache.keys import CacheKeyRule
 from proxy.core.cache.urls import host_tag, target_tag
 from proxy.store.memory.purges import MAX_PREFIXES, MAX_RECENT, SOFT, VALID, VOID, Purgeable, Purges
 from proxy.store.memory.room import SHARE, Room
@@ -438,7 +439,8 @@ def test_told_twice_or_late_changes_nothing() -> None:
 
 
 def test_a_url_is_two_tags() -> None:
-    assert target_tag("/a") != host_tag("h.test", "/a")
+    rule = CacheKeyRule.parse()
+    assert target_tag(rule, "/a") != host_tag(rule, "h.test", "/a")
 
 
 @pytest.mark.parametrize(("blind", "unnoticed"), [(10_000, 10_000), (500, 1000), (0, 1000)])

@@ -38,12 +38,13 @@ class Site:
         self.lines: Lines = [("Cache-Control", "max-age=60")]
         self.gateway: Gateway | None = None
 
-    async def start(self, folder: Path, cache: str) -> None:
+    async def start(self, folder: Path, cache: str, routes: str = "") -> None:
         await self.origin.start()
         policies = "limits: {dear: {rate: 2/h, key: [global], charge: miss}}\n"
         (folder / "policies.yaml").write_text(f"{policies}caches:\n  x: {cache}\n")
         path = folder / "gateway.yaml"
-        path.write_text(GATEWAY.format(port=self.port, admin=self.admin, origin=self.origin.port))
+        gateway = GATEWAY.format(port=self.port, admin=self.admin, origin=self.origin.port)
+        path.write_text(gateway.replace("routes:\n", f"routes:\n{routes}"))
         self.gateway = Gateway(path)
         await self.gateway.start()
 
@@ -77,16 +78,16 @@ class Site:
             )
 
 
-StartSite = Callable[[str], Awaitable[Site]]
+StartSite = Callable[..., Awaitable[Site]]
 
 
 @pytest.fixture
 async def start_site(tmp_path: Path) -> AsyncIterator[StartSite]:
     sites: list[Site] = []
 
-    async def start(cache: str) -> Site:
+    async def start(cache: str, routes: str = "") -> Site:
         sites.append(Site())
-        await sites[0].start(tmp_path, cache)
+        await sites[0].start(tmp_path, cache, routes)
         return sites[0]
 
     yield start
@@ -156,6 +157,37 @@ async def test_what_of_the_query_tells_answers_apart(
     site = await start_site(f"{{key: {key}}}")
     assert await site.told(first) == STORED
     assert await site.told(second) == (HIT if same else STORED)
+
+
+@pytest.mark.parametrize("by", ["purge", "purge of a host", "write"])
+async def test_a_url_is_purged_in_each_cache_as_that_reads_it(
+    start_site: StartSite, by: str
+) -> None:
+    """What ignores queries and what keys them are neighbours: `/things/7?page=2` is `/things/7` to
+    the first alone."""
+    caches = "{}\n  y: {key: {query: none}}\n  z: {key: {headers: [X-Tenant]}}"
+    routes = "".join(
+        f'  - {{name: {name}, match: {{path: "/things/{{id}}", headers: {{X-Cache: {name}}}}}, '
+        f"upstream: origin{cache}}}\n"
+        for name, cache in [("y", ", cache: y"), ("z", ", cache: z"), ("w", "")]
+    )
+    site = await start_site(caches, routes)
+    targets = ["/things/7", "/things/7?page=2", "/things/7?page=3", "/things/8?page=2"]
+    asked = [(target, f"X-Cache: {cache}") for target in targets for cache in "xyz"]
+    for _ in range(2):
+        told = {await site.told(*one) for one in asked}
+    assert told == {HIT}
+    if by == "write":
+        await site.ask("/things/7?page=2", "Content-Length: 0", "X-Cache: w", method="POST")
+    else:
+        url = "/things/7?page=2" if by == "purge" else "http://h/things/7?page=2"
+        assert (await site.call("/cache/purge", {"urls": [url]})).status == 200
+    # Without queries three of these are one entry: the first to ask for it has it fetched again.
+    assert [one for one in asked if await site.told(*one) != HIT] == [
+        ("/things/7", "X-Cache: y"),
+        ("/things/7?page=2", "X-Cache: x"),
+        ("/things/7?page=2", "X-Cache: z"),
+    ]
 
 
 async def test_headers_and_cookies_tell_answers_apart(start_site: StartSite) -> None:

@@ -9,6 +9,7 @@ from relay import SILENCE, Relay
 from road_kit import eventually
 from shared_kit import Listener, a_cache
 
+from proxy.core.cache.keys import CacheKeyRule
 from proxy.core.cache.urls import host_tag
 from proxy.core.fields import Fields
 from proxy.core.message import Outgoing, Reply
@@ -92,4 +93,4 @@ async def test_a_client_that_leaves_does_not_take_its_invalidation_along(loaded,
         def told() -> set[str]:
             return {tag for purge in elsewhere.purges() for tag in purge.tags}
 
-        await eventually(lambda: {"all", host_tag("h", "/a")} <= told())
+        await eventually(lambda: {"all", host_tag(CacheKeyRule.parse(), "h", "/a")} <= told())

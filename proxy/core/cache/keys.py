@@ -126,7 +126,7 @@ class CacheKeyRule:
     """A cache's `key`, compiled. `text` is its one canonical spelling."""
 
     __slots__ = ("_cookies", "_exclude", "_head", "_include", "_no_query", "cookies", "headers",
-                 "text")  # fmt: skip
+                 "reading", "text")  # fmt: skip
 
     def __init__(
         self,
@@ -156,7 +156,9 @@ class CacheKeyRule:
         lists = "".join(
             f"{len(names)}," + "".join(map(_part, names)) for names in (headers, cookies)
         )
-        self.text = f"{_part(query)}{lists}"
+        self.reading = _part(query)
+        """What it does to queries, in one canonical spelling."""
+        self.text = f"{self.reading}{lists}"
         # "p" keeps primary keys apart from those of variants; the number is the format's.
         self._head = "p1" + _part(self.text)
 
@@ -265,7 +267,8 @@ def variant(primary: bytes, vary: Sequence[tuple[str, str | None]]) -> bytes:
 def implicit_tags(rule: CacheKeyRule, ex: Request) -> tuple[str, ...]:
     """The hidden tags of what is stored for this request, by which its URL is purged."""
     plain = keyed_target(rule, ex.target)
-    return tuple(dict.fromkeys((target_tag(plain), *(host_tag(h, plain) for h in hosts(ex)))))
+    of_hosts = [host_tag(rule, host, plain) for host in hosts(ex)]
+    return tuple(dict.fromkeys((target_tag(rule, plain), *of_hosts)))
 
 
 def shown(rule: CacheKeyRule, ex: Request) -> str:

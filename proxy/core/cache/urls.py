@@ -11,6 +11,9 @@ Rules:
 - The scheme is not part of it: which one a client used is often known only to a proxy in front.
 - A target's query is filtered by the cache's key rule first: what is stored for `/a?utm=1` under a
   rule that ignores utm answers for `/a`, so it must be found as `/a`.
+- So a tag also names the rule's way to read queries (`QueryRule.reading`): purging `/a?b` must find
+  `/a` where queries are ignored, and leave `/a` where they are not. Caches that read queries alike
+  share tags, so that a purge has as few of them as it can.
 - Hidden tags begin with NUL, which neither a header nor a policy nor a purge can hold.
 """
 
@@ -29,6 +32,10 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 class QueryRule(Protocol):
     """What a cache does to queries; a CacheKeyRule is one."""
+
+    @property
+    def reading(self) -> str:
+        """The same for rules that do the same."""
 
     def keyed_query(self, query: str | None) -> str | None: ...
 
@@ -59,14 +66,14 @@ def _hidden(kind: str, *parts: str) -> str:
     return f"\0{kind}:{blake2b(text.encode('latin-1'), digest_size=16).hexdigest()}"
 
 
-def target_tag(plain: str) -> str:
-    """The hidden tag of a `keyed_target` on every host."""
-    return _hidden("path", plain)
+def target_tag(rule: QueryRule, plain: str) -> str:
+    """The hidden tag of a `keyed_target` of this rule on every host."""
+    return _hidden("path", rule.reading, plain)
 
 
-def host_tag(authority: str, plain: str) -> str:
-    """The hidden tag of a `keyed_target` on one host."""
-    return _hidden("url", plain_host(authority), plain)
+def host_tag(rule: QueryRule, authority: str, plain: str) -> str:
+    """The hidden tag of a `keyed_target` of this rule on one host."""
+    return _hidden("url", rule.reading, plain_host(authority), plain)
 
 
 def group_tag(origin: str, group: str) -> str:
@@ -84,10 +91,10 @@ def origin(scheme: str, authority: str) -> str:
 def url_tags(rules: Iterable[QueryRule], authority: str | None, target: str) -> tuple[str, ...]:
     """The hidden tags to move on where this URL is purged or invalidated, one per way in which
     `rules` (of all caches) read its query. `authority` None is every host."""
-    plains = dict.fromkeys(keyed_target(rule, target) for rule in rules)
+    plains = [(rule, keyed_target(rule, target)) for rule in rules]
     if authority is None:
-        return tuple(target_tag(plain) for plain in plains)
-    return tuple(host_tag(authority, plain) for plain in plains)
+        return tuple(dict.fromkeys(target_tag(rule, plain) for rule, plain in plains))
+    return tuple(dict.fromkeys(host_tag(rule, authority, plain) for rule, plain in plains))
 
 
 def parse_purge_url(text: str) -> tuple[str | None, str]:
