@@ -141,7 +141,11 @@ class _Calls:
         control = self._control
         await control.refresh()
         running = Running(
-            control.limit_store, await control.key_salt(), control.looked_up, control.breakers()
+            control.limit_store,
+            await control.key_salt(),
+            control.looked_up,
+            control.breakers(),
+            control.upstream_status(),
         )
         return json_response(await explain(snapshot, question, running))
 

@@ -47,6 +47,8 @@ class Running(NamedTuple):
     looked_up: LookedUp | None = None
     """What is stored and what a lookup would decide: further members of `cache`."""
     circuits: Sequence[dict[str, Any]] = ()
+    upstreams: Sequence[dict[str, Any]] = ()
+    """`Control.upstream_status`."""
 
 
 _NOTHING_RUNS: Final = Running()
@@ -62,7 +64,8 @@ async def explain(
 
     Texts are wire text. The question's `ip` is the peer's address, or "unix"; a trusted peer's
     chain is read. A request without Host asks for localhost. Of an upstream with several endpoints
-    the URL names the first. What cannot be known where no gateway is `running` is None.
+    the URL names the first; where a gateway is `running`, `endpoints` has what it knows of each.
+    What cannot be known without is None.
     """
     said: dict[str, Any] = {
         "route": None,
@@ -87,6 +90,8 @@ async def explain(
     assert ex.route is not None
     said["route"] = ex.route.name
     said["upstream_url"] = _url(ex.route.upstream.plan, outgoing(ex).target)
+    if (endpoints := _endpoints(ex.route.upstream.name, running.upstreams)) is not None:
+        said["endpoints"] = endpoints
     said["limits"] = await explained_limits.explained(ex, running.store, running.salt)
     said["cache"] = _cache(ex, ex.route)
     if said["cache"] is not None and running.looked_up is not None:
@@ -149,6 +154,12 @@ def _url(plan: UpstreamPlan, target: str) -> str:
     return f"{endpoint.scheme}://{endpoint.authority}{endpoint.path}{target}"
 
 
+def _endpoints(upstream: str, statuses: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """What checks and connects have found of an upstream's endpoints."""
+    found = [status["endpoints"] for status in statuses if status["name"] == upstream]
+    return found[0] if found else None
+
+
 def _is_looked_up(ex: Exchange, plan: RoutePlan) -> bool:
     return plan.cache is not None and ex.method in ("GET", "HEAD")
 
@@ -197,6 +208,7 @@ def render(said: dict[str, Any]) -> str:
         lines.append("route     none")
     else:
         lines += [f"route     {said['route']}", f"upstream  {said['upstream_url']}"]
+    lines += [f"endpoint  {_endpoint_line(endpoint)}" for endpoint in said.get("endpoints", ())]
     lines += [f"limit     {explained_limits.line(limit)}" for limit in said["limits"]]
     if (cache := said["cache"]) is not None:
         tags = f"; tags {', '.join(cache['tags'])}" if cache["tags"] else ""
@@ -217,6 +229,12 @@ def render(said: dict[str, Any]) -> str:
         lines.append(f"answer    {answer['status']}{detail}{allow}")
         lines += [f"nearest   {nearest.line(near)}" for near in answer.get("nearest", ())]
     return "\n".join(lines)
+
+
+def _endpoint_line(endpoint: dict[str, Any]) -> str:
+    trouble = [endpoint[by] for by in ("check", "connect") if by in endpoint]
+    state = "up" if endpoint["up"] else "down"
+    return f"{endpoint['endpoint']}: {'; '.join([state, *trouble])}"
 
 
 class _Idle:

@@ -217,15 +217,21 @@ class UpstreamError(Exception):
 
     `reason` is one of: connect_error, reset, client_slow (a reset while the client kept the
     upstream waiting), timeout (no head within response_timeout), deadline, invalid (broken HTTP),
-    queue_full, queue_timeout, no_socket (this process can open none), no_endpoint. `sent`: whether
-    any byte of the request was written.
+    queue_full, queue_timeout, no_socket (this process can open none), no_endpoint. `detail` is for
+    the log. `sent`: whether any byte of the request was written. Where a connection did not come
+    about, `kind` is the Proxy Error Type of RFC 9209 §2.3, and `cause` says what
+    is wrong with the endpoint in words that a client may see.
     """
 
-    def __init__(self, reason: str, detail: str, *, sent: bool) -> None:
+    def __init__(
+        self, reason: str, detail: str, *, sent: bool, kind: str = "", cause: str = ""
+    ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
         self.sent = sent
+        self.kind = kind
+        self.cause = cause
 
 
 class Upstream(Protocol):

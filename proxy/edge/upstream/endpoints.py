@@ -18,7 +18,16 @@ log = logging.getLogger(__name__)
 class Endpoints:
     """The endpoints of one upstream, known by their place in its list. Times are the loop's."""
 
-    __slots__ = ("_balance", "_checks", "_failures", "_load", "_name", "_roster", "_texts")
+    __slots__ = (
+        "_balance",
+        "_checks",
+        "_failures",
+        "_load",
+        "_name",
+        "_roster",
+        "_texts",
+        "_unconnected",
+    )
 
     def __init__(self, plan: UpstreamPlan, pool: Dialler) -> None:
         self._name = plan.name
@@ -29,6 +38,8 @@ class Endpoints:
         )
         self._roster = Roster(len(plan.endpoints), plan.health)
         self._failures: list[str | None] = [None] * len(plan.endpoints)
+        self._unconnected: list[str | None] = [None] * len(plan.endpoints)
+        """What kept the last connect to each from coming about."""
         self._checks: Checks | None = None
         if plan.health is not None:
             self._checks = Checks(plan.health, plan.endpoints, pool, self._checked)
@@ -65,11 +76,13 @@ class Endpoints:
 
     def connected(self, index: int) -> None:
         """The endpoint has accepted a connection."""
+        self._unconnected[index] = None
         if self._roster.connected(index):
             log.info("upstream %s: %s accepts connections again", self._name, self._texts[index])
 
     def failed(self, index: int, began: float, now: float, detail: str) -> None:
         """A connect that began at `began` came to nothing."""
+        self._unconnected[index] = detail
         if self._roster.failed(index, began, now):
             seconds = self._roster.ejections[index].until - now
             log.warning(
@@ -107,7 +120,7 @@ class Endpoints:
 
     def status(self, now: float) -> list[dict[str, object]]:
         """Per endpoint: requests in flight, whether checks find it up, how long it is avoided,
-        and what the last check found wrong."""
+        what the last check found wrong, and why the last connect came to nothing."""
         said = []
         for index, text in enumerate(self._texts):
             line: dict[str, object] = {
@@ -118,5 +131,7 @@ class Endpoints:
             }
             if (failure := self._failures[index]) is not None:
                 line["check"] = failure
+            if (failure := self._unconnected[index]) is not None:
+                line["connect"] = failure
             said.append(line)
         return said

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from proxy.core.message import UpstreamError
 from proxy.edge.upstream.connection import READ_SIZE, Connection
+from proxy.edge.upstream.failures import ConnectFailure, connect_failure, resolve_failure
 from proxy.edge.upstream.resolve import Addresses
 from proxy.edge.upstream.tls import client_context
 from proxy.policy.snapshot import UpstreamPlan
@@ -210,9 +211,7 @@ class Pool:
                 async with asyncio.timeout(self._plan.connect_timeout):
                     addresses = await self._addresses[index].candidates()
             except OSError as error:  # TimeoutError is one
-                raise UpstreamError(
-                    "connect_error", f"{endpoint.host} cannot be resolved", sent=False
-                ) from error
+                raise _unmade(endpoint.host, resolve_failure(error)) from error
         for address in addresses:
             self._make_room()
             try:
@@ -229,9 +228,8 @@ class Pool:
         if isinstance(failure, OSError) and failure.errno in _OWN_SHORTAGE:
             detail = f"this process has no socket left for it: {failure.strerror}"
             raise UpstreamError("no_socket", detail, sent=False) from failure
-        raise UpstreamError(
-            "connect_error", f"{endpoint.authority} does not accept connections", sent=False
-        ) from failure
+        tls = endpoint.scheme == "https"
+        raise _unmade(endpoint.authority, connect_failure(failure, tls=tls)) from failure
 
     async def _dial(self, index: int, address: str) -> Connection:
         loop = self.loop
@@ -319,3 +317,10 @@ class Pool:
             "busy": self._busy,
             "waiting": sum(not place.done() for place in self._line),
         }
+
+
+def _unmade(endpoint: str, failure: ConnectFailure) -> UpstreamError:
+    """A connection that did not come about."""
+    kind, cause = failure
+    detail = f"{endpoint}: {cause}"
+    return UpstreamError("connect_error", detail, sent=False, kind=kind, cause=cause)
