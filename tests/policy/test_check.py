@@ -191,6 +191,73 @@ def test_a_wildcard_host_is_open(tmp_path: Path) -> None:
     assert "sends a new Host each time" in warning
 
 
+# What a cache does not tell apart
+
+POLICIES = """\
+limits:
+  per-key: {rate: 10/s, key: ["header:X-Api-Key|ip"]}
+  joined: {rate: 10/s, key: ["header:x-api-key+"]}
+  tenant: {rate: 10/s, key: [ip, "header:X-Tenant"]}
+  others: {rate: 10/s, key: [ip, "header:Authorization", "header:x-user", "header:Cookie"]}
+idempotency:
+  orders: {scope: ["header:X-Api-Key"]}
+caches:
+  pages: {CACHE}
+"""
+
+
+def shown(folder: Path, route: str, cache: str) -> list[str]:
+    """What is warned of, where a route has a cache and more."""
+    write(folder, "policies.yaml", POLICIES.replace("{CACHE}", cache))
+    text = f"policies: [policies.yaml]\nserver: {TRUSTING}\n{APP}{ROUTES}"
+    found = warnings(folder, text.replace("upstream: app", f"upstream: app, cache: pages, {route}"))
+    start = "routes[0].cache: warning: "
+    return [line.partition(start)[2] for line in found if start in line]
+
+
+@pytest.mark.parametrize(
+    ("route", "cache", "reads", "spans"),
+    [
+        ("limits: [per-key]", "{default_ttl: 1m}", "limit per-key tells", "default_ttl"),
+        ("limits: [per-key]", "{ttl: 1m}", "limit per-key tells", "ttl"),
+        ("limits: [per-key, joined]", "{ttl: 1m, default_ttl: 1m}",
+         "limit per-key and limit joined tell", "default_ttl and ttl"),
+        ("idempotency: orders", "{ttl: 1m}", "idempotency orders tells", "ttl"),
+        ("limits: [per-key]", "{ttl: 1m, key: {headers: [X-Tenant]}}",
+         "limit per-key tells", "ttl"),
+    ],
+)  # fmt: skip
+def test_a_cache_that_does_not_tell_callers_apart(
+    route: str, cache: str, reads: str, spans: str, tmp_path: Path
+) -> None:
+    (said,) = shown(tmp_path, route, cache)
+    assert said == (
+        f'"pages" does not key X-Api-Key, by which {reads} callers apart, and its {spans} has '
+        "answers stored that the origin did not mark as cacheable: add X-Api-Key to key.headers "
+        f'of "pages", or leave {spans} out'
+    )
+
+
+def test_each_header_that_a_cache_does_not_key_is_named(tmp_path: Path) -> None:
+    found = shown(tmp_path, "limits: [per-key, tenant]", "{ttl: 1m}")
+    assert [line.split(",")[0] for line in found] == [
+        '"pages" does not key X-Api-Key', '"pages" does not key X-Tenant',
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("route", "cache"),
+    [
+        ("limits: [per-key]", "{}"),
+        ("limits: [per-key]", "{default_ttl: 0s, ttl: 0s}"),
+        ("limits: [per-key]", "{ttl: 1m, key: {headers: [x-api-key]}}"),
+        ("limits: [others]", "{ttl: 1m}"),  # such answers need the origin's leave
+    ],
+)
+def test_caches_that_need_no_mend(route: str, cache: str, tmp_path: Path) -> None:
+    assert shown(tmp_path, route, cache) == []
+
+
 # What is unused
 
 

@@ -14,6 +14,7 @@ from proxy.policy.checks import (
     routes,
     server,
     store,
+    unkeyed,
     unused,
     upstreams,
 )
@@ -34,3 +35,4 @@ def check_draft(draft: Draft) -> None:
     if not any(document.broken for document in draft.documents):
         unused.check(draft)
         inventable.check(draft)
+        unkeyed.check(draft)
