@@ -8,6 +8,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from proxy.buffer import BodyRoom
 from proxy.core.dates import imf_fixdate
 from proxy.core.fields import Fields
 from proxy.core.message import Outgoing, Reply, Upstream
@@ -73,7 +74,7 @@ class World(Live):
             self.snapshot = compile_snapshot(load(Path(folder) / "gateway.yaml"), self)
         self.caching = Caching(self.metrics, memory, clock=lambda: self.now)
         self.flow = Flow(
-            MemoryLimits(lambda: self.now * 1000, self.metrics), Replaying(), self.caching
+            MemoryLimits(lambda: self.now * 1000, self.metrics), Replaying(BodyRoom()), self.caching
         )
 
     def upstream(self, plan: UpstreamPlan) -> Upstream:

@@ -21,6 +21,7 @@ from proxy.admin.explain import routed
 from proxy.admin.listeners import AdminListeners
 from proxy.admin.question import Question
 from proxy.admin.stored import looked_up
+from proxy.buffer import BodyRoom
 from proxy.edge.listener import Listener, server_tls
 from proxy.edge.server import Front, capacity_warnings
 from proxy.handler import Flow
@@ -58,7 +59,8 @@ class Gateway:
         self._snapshot: Snapshot | None = None
         self._prepared: tuple[Snapshot, list[str]] | None = None
         self._recording = Recording(self.metrics)
-        self._replaying = Replaying()
+        self._bodies = BodyRoom()
+        self._replaying = Replaying(self._bodies)
         self._caching: Caching | None = None
         self._shared: RedisCache | None = None
         self._front: Front | None = None
@@ -296,6 +298,7 @@ class Gateway:
         self._snapshot = snapshot
         assert self._front is not None
         self._front.adopt(snapshot)
+        self._bodies.most = snapshot.server.body_buffer
         self._live.commit()
         self._counting.retain(snapshot)
         self._share(snapshot)

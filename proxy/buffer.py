@@ -1,4 +1,5 @@
-"""A body on its way from one upstream to many readers, or to whoever keeps it."""
+"""A body on its way from one upstream to many readers, or to whoever keeps it; and the room that
+request bodies have which are read whole."""
 
 import asyncio
 from collections import deque
@@ -131,6 +132,49 @@ class BufferReader:
 
     def close(self) -> None:
         self._buffer.forget(self)
+
+
+class BodyRoom:
+    """What request bodies that are read whole may hold together, in this process."""
+
+    __slots__ = ("most", "taken")
+
+    def __init__(self, most: int = 0) -> None:
+        self.most = most
+        self.taken = 0
+
+    def take(self, size: int) -> "TakenRoom | None":
+        """Room for a body, until it is given back; None where there is not enough."""
+        if self.taken + size > self.most:
+            return None
+        return TakenRoom(self, size)
+
+
+class TakenRoom:
+    """One body's. It is given back when everybody has who held it: its taker, at first."""
+
+    __slots__ = ("_holders", "_room", "_size")
+
+    def __init__(self, room: BodyRoom, size: int) -> None:
+        self._room = room
+        self._size = size
+        self._holders = 1
+        room.taken += size
+
+    def shrink(self, size: int) -> None:
+        """The body has come, and is no larger than this."""
+        self._room.taken -= self._size - size
+        self._size = size
+
+    def hold(self) -> None:
+        """One more needs the body."""
+        self._holders += 1
+
+    def give_back(self) -> None:
+        """One needs it no more."""
+        self._holders -= 1
+        if not self._holders:
+            self._room.taken -= self._size
 
 
 class Recorder:

@@ -57,6 +57,7 @@ def server_plan(trusted: Sequence[str] = (), **settings: Any) -> ServerPlan:
         "max_headers": 100,
         "max_target_bytes": 8192,
         "max_body_bytes": 1 << 20,
+        "body_buffer": 1 << 26,
         "header_timeout": 10.0,
         "body_timeout": 30.0,
         "idle_timeout": 75.0,

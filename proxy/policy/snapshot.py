@@ -64,6 +64,7 @@ class ServerPlan:
     max_headers: int
     max_target_bytes: int
     max_body_bytes: int
+    body_buffer: int
     header_timeout: float
     body_timeout: float
     idle_timeout: float

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proxy.admin.purge import read_purge
+from proxy.buffer import BodyRoom
 from proxy.core.dates import imf_fixdate
 from proxy.core.fields import Fields, Lines
 from proxy.core.message import Outgoing, Reply, StreamCut, Upstream, UpstreamError
@@ -205,7 +206,7 @@ class World(Live):
         self.snapshot: Snapshot = compile_snapshot(loaded, self)
         self.caching = Caching(self.metrics, 1 << 20, clock=lambda: self.now)
         self.flow = Flow(
-            MemoryLimits(lambda: self.now * 1000, self.metrics), Replaying(), self.caching
+            MemoryLimits(lambda: self.now * 1000, self.metrics), Replaying(BodyRoom()), self.caching
         )
 
     def upstream(self, plan: UpstreamPlan) -> Upstream:

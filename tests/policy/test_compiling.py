@@ -44,6 +44,7 @@ server:
   trusted_headers: [X-Plan, X-Cost]
   client_ip_header: forwarded
   max_body_bytes: 1MiB
+  body_buffer: 32MiB
   idle_timeout: 1500ms
 admin: {listen: unix:/run/admin.sock, hosts: [Admin.Example.COM.]}
 policies: [limits.yaml]
@@ -101,6 +102,7 @@ def test_the_server_and_admin_plans(tmp_path: Path) -> None:
     assert server.trusted_headers == {"x-plan", "x-cost"}
     assert server.client_ip_header == "forwarded"
     assert (server.max_body_bytes, server.idle_timeout) == (2**20, 1.5)
+    assert server.body_buffer == 2**25
     assert compiled.admin.listen == Listen(path="/run/admin.sock")
     assert compiled.admin.hosts == {"admin.example.com"}
 

@@ -148,19 +148,19 @@ def test_scopes_that_tell_no_callers_apart(scope: str, message: str | None, tmp_
         ("store: [204, 2xx]", "2:44: idempotency.x.store[0]: warning: is part of 2xx already"),
         ("store: [4xx, 429, 5xx, 503]", None),  # those have to be named
         (
-            "max_body: 101MiB",
+            "max_body: 11MiB",
             (
                 "2:46: idempotency.x.max_body: warning: "
                 "is more than server.max_body_bytes: only answers can be that large"
             ),
         ),
-        ("max_body: 100MiB", None),
+        ("max_body: 10MiB", None),
     ],
 )
 def test_warnings_of_policies(policy: str, warning: str | None, tmp_path: Path) -> None:
     write(tmp_path, "policies.yaml", POLICY % policy)
     said = [] if warning is None else [f"policies.yaml:{warning}"]
-    assert warnings(tmp_path, gateway()) == said
+    assert warnings(tmp_path, gateway() + "server: {max_body_bytes: 10MiB}\n") == said
 
 
 @pytest.mark.parametrize(("ttl", "told"), [("29s", True), ("30s", False)])

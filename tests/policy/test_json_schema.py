@@ -61,6 +61,7 @@ BEYOND_A_SCHEMA = {
     "host-pattern-bad",
     "idempotency-defined-twice",
     "idempotency-max-body-of-nothing",
+    "idempotency-max-body-over-buffer",
     "idempotency-method-lower-case",
     "idempotency-name-bad",
     "idempotency-replicas-in-memory",

@@ -78,6 +78,7 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
     assert (server.workers, server.max_headers, server.max_connections) == (1, 100, 10000)
     assert (server.max_header_bytes, server.max_target_bytes) == (32 * 1024, 8 * 1024)
     assert server.max_body_bytes == 100 * 1024 * 1024
+    assert server.body_buffer == 64 * 1024 * 1024
     assert (server.header_timeout, server.body_timeout, server.idle_timeout) == (10, 30, 75)
     assert (server.drain_delay, server.drain_timeout) == (0, 20)
     assert (server.client_ip_header, server.ratelimit_headers) == ("x-forwarded-for", "standard")

@@ -9,6 +9,7 @@ from relay import SILENCE, Relay
 from road_kit import eventually
 from shared_kit import Listener, a_cache
 
+from proxy.buffer import BodyRoom
 from proxy.core.cache.keys import CacheKeyRule
 from proxy.core.cache.urls import host_tag
 from proxy.core.fields import Fields
@@ -67,7 +68,7 @@ async def test_a_client_that_leaves_does_not_take_its_invalidation_along(loaded,
     origin, elsewhere = Origin(), Listener()
     snapshot = compile_snapshot(loaded, origin)
     caching = Caching(origin.metrics, 1 << 20)
-    flow = Flow(MemoryLimits(lambda: 0, origin.metrics), Replaying(), caching)
+    flow = Flow(MemoryLimits(lambda: 0, origin.metrics), Replaying(BodyRoom()), caching)
     ex = Exchange(
         snapshot, "DELETE", "/a", 11, Fields([]), authority="h", scheme="http", peer="192.0.2.1"
     )

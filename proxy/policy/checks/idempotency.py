@@ -77,9 +77,13 @@ def _check_waiting(part: Part[IdempotencySection]) -> None:
 
 
 def _check_body(draft: Draft, part: Part[IdempotencySection]) -> None:
-    if not (part.has("max_body") and draft.server.has("max_body_bytes")):
+    if not part.has("max_body"):
         return
-    if part.section.max_body > draft.server.section.max_body_bytes:
+    if draft.server.has("body_buffer") and part.section.max_body > draft.server.section.body_buffer:
+        part.error("is more than server.body_buffer: no such body could ever be read", "max_body")
+    elif not draft.server.has("max_body_bytes"):
+        return
+    elif part.section.max_body > draft.server.section.max_body_bytes:
         part.warn("is more than server.max_body_bytes: only answers can be that large", "max_body")
 
 

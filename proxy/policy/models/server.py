@@ -173,6 +173,8 @@ class ServerSection(Section):
     """The longest request target."""
     max_body_bytes: Size = default("100MiB")
     """The largest request body."""
+    body_buffer: Size = default("64MiB")
+    """The most that request bodies which are read whole may hold together, in each process."""
     header_timeout: Timeout = default("10s")
     """How long a request head may take."""
     body_timeout: Timeout = default("30s")

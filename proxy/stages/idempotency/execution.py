@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from proxy.buffer import Buffer
+from proxy.buffer import BodyRoom, Buffer, TakenRoom
 from proxy.core.idempotency import Answer, State, replayable_lines
 from proxy.core.message import Reply, ReplyStream, StreamCut
 from proxy.core.problems import problem
@@ -31,15 +31,21 @@ Fetch = Callable[[Exchange], Awaitable[Reply]]
 class Replaying:
     """What the idempotent requests of this process share: the store, and those at work."""
 
-    def __init__(self) -> None:
+    def __init__(self, bodies: BodyRoom) -> None:
+        self.bodies = bodies
         self.store: IdempotencyStore | None = None
         """There before the first route that needs it."""
         self.untold = Untold()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, execution: "Execution") -> None:
-        """Runs it beside its client."""
-        self.keep(asyncio.get_running_loop().create_task(execution.run()))
+    def start(self, execution: "Execution", room: TakenRoom | None) -> None:
+        """Runs it beside its client; its body has this room until the end."""
+        task = asyncio.get_running_loop().create_task(execution.run())
+        if room is not None:
+            held = room
+            held.hold()
+            task.add_done_callback(lambda _: held.give_back())
+        self.keep(task)
 
     def keep(self, task: "asyncio.Task[None]") -> None:
         """Waits for the task at the end."""

@@ -5,7 +5,8 @@ Rules:
 - A key of nobody is refused: some part of the scope must be there, unless it counts everybody
   together (`global`).
 - The body is read whole, up to `max_body`, before anything is asked: the fingerprint is of all of
-  it, and what is executed is what was fingerprinted.
+  it, and what is executed is what was fingerprinted. Room for it is taken first, as much as its
+  Content-Length says or, of a chunked one, as it may come to; where there is none, 503.
 - A replay is answered like any request: its own Date, X-Request-Id, Via and RateLimit.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Awaitable
 from time import monotonic
 from typing import Final
 
+from proxy.buffer import BodyRoom, TakenRoom
 from proxy.core import idempotency
 from proxy.core.idempotency import (
     BadKey,
@@ -67,14 +69,26 @@ async def _keyed(ex: Exchange, plan: IdempotencyPlan, fetch: Fetch, replaying: R
             plan.tally.missing += 1
             return _missing_scope(plan)
         record = record_of(ex, plan, key)
-        body = await _whole(ex, plan.max_body)
+        room = _room(ex, plan.max_body, replaying.bodies)
     except RepeatedHeader as repeated:
         return problem("bad-request", str(repeated))
     except BodyError as failed:
         return body_problem(failed)
-    return await _claimed(
-        ex, plan, record, fingerprint(ex.method, ex.target, body), fetch, replaying
-    )
+    if room is None and ex.body is not None:
+        detail = "The gateway holds as many request bodies as it may."
+        return problem("overloaded", detail, fields=_RETRY_SOON)
+    try:
+        body = await _whole(ex, plan.max_body)
+        if room is not None:
+            room.shrink(len(body))
+        print_ = fingerprint(ex.method, ex.target, body)
+        del body  # from here on it is the request's alone
+        return await _claimed(ex, plan, record, print_, fetch, replaying, room)
+    except BodyError as failed:
+        return body_problem(failed)
+    finally:
+        if room is not None:
+            room.give_back()
 
 
 def record_of(ex: Exchange, plan: IdempotencyPlan, key: str) -> bytes:
@@ -89,6 +103,7 @@ async def _claimed(
     print_: bytes,
     fetch: Fetch,
     replaying: Replaying,
+    room: TakenRoom | None,
 ) -> Reply:
     """Claims the record, or answers by what is known; waits for it where the policy says so."""
     store, tally = replaying.store, plan.tally
@@ -116,7 +131,7 @@ async def _claimed(
                 claim = Claim(store, record, token, print_, plan, replaying.untold)
                 ex.claim = claim
                 execution = Execution(ex, plan, claim, fetch, replaying)
-                replaying.start(execution)
+                replaying.start(execution, room)
                 return await execution.answer()
             case Replay(answer):
                 tally.replayed += 1
@@ -133,25 +148,35 @@ async def _claimed(
                 return _too_large()
 
 
+def _room(ex: Exchange, most: int, bodies: BodyRoom) -> TakenRoom | None:
+    """The room for the request's body; None where it has none, and where there is not enough.
+    Raises BodyError."""
+    source = ex.body
+    if source is None:
+        return None
+    length = source.length
+    if length is None:
+        return bodies.take(min(most, ex.snapshot.server.max_body_bytes))
+    if length > most:
+        raise _over(most)
+    return bodies.take(length)
+
+
 async def _whole(ex: Exchange, most: int) -> bytes:
     """The request's body, which is at hand from here on. Raises BodyError."""
     source = ex.body
     if source is None:
         return b""
-    if source.length is not None and source.length > most:
-        raise _over(most)
     source.proceed()
     ex.expect_continue = False
-    pieces = []
-    size = 0
+    read = bytearray()  # not a list of pieces: one of a single byte would cost forty
     while piece := await source.read():
-        size += len(piece)
-        if size > most:
+        read += piece
+        if len(read) > most:
             raise _over(most)
-        pieces.append(piece)
-    if source.length is not None and size < source.length:
+    if source.length is not None and len(read) < source.length:
         raise BodyError(400, "The request body is not as long as announced.")
-    body = b"".join(pieces)
+    body = bytes(read)
     ex.body = _AtHand(body)
     return body
 
