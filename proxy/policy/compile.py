@@ -106,6 +106,7 @@ def compile_snapshot(loaded: Loaded, live: Live) -> Snapshot:
             tally=live.metrics.route(route.name),
             **_caching(draft, route, caches, upstream),
             invalidate=tuple(map(TagTemplate.parse, route.invalidate)),
+            invalidate_on=frozenset(status for some in route.invalidate_on for status in some),
             idempotency=None if route.idempotency is None else policies[route.idempotency],
         )
         routes[route.name] = plan

@@ -309,7 +309,9 @@ class RoutePlan:
     lock_timeout: float = 0.0
     """Seconds that requests wait for another one's fetch."""
     invalidate: tuple[TagTemplate, ...] = ()
-    """Tags to purge after a 2xx or 3xx answer to an unsafe method."""
+    """Tags to purge after the answer to an unsafe method."""
+    invalidate_on: frozenset[int] = frozenset(range(200, 300))
+    """Statuses after which they are."""
     idempotency: IdempotencyPlan | None = None
     first_limits: tuple[LimitPlan, ...] = field(init=False, repr=False, compare=False)
     """Those charged before anything else is done."""

@@ -131,6 +131,46 @@ async def test_the_route_and_the_origin_name_tags(
     assert found == [True, False, False, False]
 
 
+@pytest.mark.parametrize(
+    ("status", "on", "url", "tag"),
+    [
+        ("303 See Other", None, True, False),
+        ("303 See Other", ["2xx", "300-303"], True, True),
+        ("201 Created", ["3xx"], True, False),
+        ("204 No Content", [204], True, True),
+        ("409 Conflict", ["2xx", 409], False, True),
+        ("409 Conflict", ["2xx"], False, False),
+    ],
+)
+async def test_after_which_answers_the_route_s_tags_are_void(
+    start_cached: StartCached,
+    origin: Origin,
+    status: str,
+    on: list[str] | None,
+    url: bool,
+    tag: bool,
+) -> None:
+    """The URL goes by RFC 9111 §4.4, whatever the route says of its tags."""
+    route = {"invalidate": ["path:b"]} | ({} if on is None else {"invalidate_on": on})
+    cached = await start_cached(tags=["path:{path.rest}"], route=route)
+    await fill(cached, "/a", "/b", "/c")
+    body = respond("", status=status)
+    origin.answers["/a"] = once_written(body, respond("new", MAX_AGE))  # type: ignore[assignment]
+    await cached.ask(method="POST")
+    found = [not await hits(cached, target) for target in ("/a", "/b", "/c")]
+    assert found == [url, tag, False]
+
+
+async def test_a_tag_that_nothing_can_carry_is_not_kept(
+    start_cached: StartCached, origin: Origin
+) -> None:
+    cached = await start_cached(tags=["path:{path.rest}"], route={"invalidate": ["p:{path.rest}"]})
+    long = "/" + "x" * 2000
+    origin.answers[long] = OK
+    await cached.ask(long, method="POST")
+    assert max(map(len, cached.caching.purges.tags())) < 100
+
+
 async def test_a_route_without_a_cache_invalidates_too(
     start_cached: StartCached, origin: Origin
 ) -> None:

@@ -193,7 +193,8 @@ store: {cache: {memory: 1MiB, url: "redis://:s3cret@h1", blind: 3s}}
 upstreams: {app: {endpoints: ["http://one"], response_timeout: 7s}}
 routes:
   - {name: user, match: {path: "/u/{id}"}, upstream: app, cache: users, invalidate: ["u:{path.id}"]}
-  - {name: page, match: {path: "/p/{id}"}, upstream: app, cache: pages}
+  - {name: page, match: {path: "/p/{id}"}, upstream: app, cache: pages,
+     invalidate_on: [204, 300-303, 4xx]}
   - {name: rest, match: {path: "/{rest:path}"}, upstream: app}
 """
 
@@ -221,6 +222,8 @@ def test_caches_and_the_routes_that_use_them(tmp_path: Path) -> None:
     assert cache.tally.name == "users"
     assert (user.lock_timeout, page.lock_timeout) == (3.0, 8.0)
     assert [tag.text for tag in user.invalidate] == ["u:{path.id}"]
+    assert user.invalidate_on == frozenset(range(200, 300))
+    assert page.invalidate_on == {204, 300, 301, 302, 303, *range(400, 500)}
     assert user.cache_space == space("users", "user") != page.cache_space
     assert page.cache is not None
     assert page.cache.key.keyed_query("page=2") is None

@@ -109,6 +109,8 @@ BEYOND_A_SCHEMA = {
     "route-idempotency-methods",
     "route-idempotency-unknown",
     "route-invalidate-capture",
+    "route-invalidate-on-backwards",
+    "route-invalidate-on-twice",
     "route-limit-unknown",
     "route-name-reserved",
     "route-name-twice",

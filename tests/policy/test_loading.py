@@ -415,6 +415,13 @@ def caching(
                 "has no use: match.methods has only safe methods"
             ),
         ),
+        (
+            caching("{}", "cache: x, invalidate_on: [2xx, 303]"),
+            (
+                "gateway.yaml:4:109: routes[0].invalidate_on: warning: "
+                "has no use: the route has no tags to invalidate"
+            ),
+        ),
     ],
 )
 def test_warnings_of_caches(files: tuple[str, str], warning: str, tmp_path: Path) -> None:

@@ -141,8 +141,10 @@ def of(
 
 
 def filled(templates: Iterable[TagTemplate], captures: Mapping[str, str]) -> tuple[str, ...]:
-    """The tags that a route's `invalidate` names for one request."""
-    return tuple(dict.fromkeys(tag for t in templates if (tag := t.fill(captures))))
+    """The tags that a route's `invalidate` names for one request. What is too long to be carried by
+    anything stored (`of`) is none."""
+    found = dict.fromkeys(t.fill(captures) for t in templates)
+    return tuple(tag for tag in found if 0 < len(tag) <= MAX_TAG)
 
 
 def without_tags(lines: Lines) -> Lines:

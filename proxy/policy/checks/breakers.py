@@ -2,7 +2,7 @@
 to where they came from."""
 
 from proxy.policy.checks.fallbacks import loops, routes_by_upstream
-from proxy.policy.checks.lists import refuse_respellings
+from proxy.policy.checks.lists import refuse_overlaps, refuse_respellings
 from proxy.policy.draft import Draft, Part
 from proxy.policy.models.breakers import BreakerSection, FallbackSection
 from proxy.policy.models.routes import GATEWAY_FIELDS
@@ -53,15 +53,11 @@ def _check_times(part: Part[BreakerSection]) -> None:
 
 
 def _check_statuses(part: Part[BreakerSection], listed: list[range]) -> None:
-    seen: set[int] = set()
+    refuse_overlaps(part, ("failure_statuses",), listed)
     for index, statuses in enumerate(listed):
-        loc = ("failure_statuses", index)
-        again = sorted(seen.intersection(statuses))
-        if again:
-            part.error(f"names {again[0]} again", *loc)
-        elif statuses.stop <= 200:
-            part.warn("is the status of no final answer: those begin at 200", *loc)
-        seen.update(statuses)
+        if statuses.stop <= 200:
+            message = "is the status of no final answer: those begin at 200"
+            part.warn(message, "failure_statuses", index)
 
 
 def _check_fallback(draft: Draft, part: Part[BreakerSection], fallback: FallbackSection) -> None:

@@ -3,7 +3,7 @@ tags that cannot be filled in, names that lead nowhere."""
 
 from proxy.core.cache.invalidation import SAFE
 from proxy.core.cache.tags import TagTemplate
-from proxy.policy.checks.lists import refuse_empty, refuse_repeats
+from proxy.policy.checks.lists import refuse_empty, refuse_overlaps, refuse_repeats
 from proxy.policy.draft import Draft, Part
 from proxy.policy.models.caches import CacheSection
 from proxy.policy.models.routes import GATEWAY_FIELDS, RouteSection
@@ -100,6 +100,11 @@ def _check_invalidate(draft: Draft, route: Part[RouteSection]) -> None:
         return
     tags = route.section.invalidate
     refuse_repeats(route, ("invalidate",), tags)
+    if route.has("invalidate_on"):
+        refuse_empty(route, ("invalidate_on",), route.section.invalidate_on)
+        refuse_overlaps(route, ("invalidate_on",), route.section.invalidate_on)
+        if not tags and route.is_given("invalidate_on"):
+            route.warn("has no use: the route has no tags to invalidate", "invalidate_on")
     if tags and not draft.caches and not draft.unread:
         route.warn("has no use: no cache is defined", "invalidate")
     if not route.has("match"):

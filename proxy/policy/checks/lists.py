@@ -20,6 +20,17 @@ def refuse_repeats(
         first.setdefault(fold(item), index)
 
 
+def refuse_overlaps(
+    part: Part[Any], loc: tuple[str | int, ...], listed: Iterable[Iterable[int]]
+) -> None:
+    """Notes statuses that stand in a list before, by themselves or within a range."""
+    seen: set[int] = set()
+    for index, statuses in enumerate(listed):
+        if again := seen.intersection(statuses):
+            part.error(f"names {min(again)} again", *loc, index)
+        seen.update(statuses)
+
+
 def refuse_respellings(part: Part[Any], loc: tuple[str | int, ...], names: Iterable[str]) -> None:
     """Notes header names of a map that differ only in case."""
     first: dict[str, str] = {}

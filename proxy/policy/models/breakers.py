@@ -24,27 +24,15 @@ from proxy.policy.models.leaves import (
     items,
     text,
 )
+from proxy.policy.models.statuses import Statuses
 from proxy.policy.problem import listing, suggest
 from proxy.policy.scalars import Scalar
 
 Word = Literal["none", "stale"]
 _WORDS = ("none", "stale")
 
-_STATUSES = re.compile("([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
 _ANSWER = re.compile("[2-5][0-9]{2}")
 _LONGEST_WINDOW = 300
-
-
-def _statuses(value: str) -> range:
-    found = _STATUSES.fullmatch(value)
-    if found is None:
-        raise ValueError(
-            f'must be a status from 100 to 599 or a range such as 502-504, not "{value}"'
-        )
-    low, high = int(found[1]), int(found[2] or found[1])
-    if low > high:
-        raise ValueError(f'runs backwards: write "{high}-{low}"')
-    return range(low, high + 1)
 
 
 def _answer(value: str) -> int:
@@ -86,17 +74,6 @@ class _OrWord:
         return {"anyOf": [{LEAF: True, "enum": list(_WORDS)}, handler(schema["schema"])]}
 
 
-Statuses = Annotated[
-    range,
-    text(
-        "a status or a range such as 502-504",
-        _statuses,
-        anyOf=[
-            {"type": "integer", "minimum": 100, "maximum": 599},
-            {"type": "string", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"},
-        ],
-    ),
-]
 AnswerStatus = Annotated[
     int,
     Leaf("a status", lambda s: _answer(s.text), type="integer", minimum=200, maximum=599),

@@ -7,6 +7,7 @@ from pydantic import Field
 from proxy.core.matching import PathPattern, Rewrite, RouteMatch
 from proxy.policy.models.caches import Tag
 from proxy.policy.models.leaves import HeaderName, HeaderValue, Section, Text, items, name, text
+from proxy.policy.models.statuses import FinalStatuses
 
 _ANY_PATH = PathPattern.parse("/{rest:path}")
 
@@ -126,7 +127,9 @@ class RouteSection(Section):
     idempotency: Text | None = None
     """The name of an idempotency policy from the policy files."""
     invalidate: list[Tag] = items([])
-    """Tags purged after a 2xx or 3xx answer to an unsafe method, such as ["user:{path.id}"]."""
+    """Tags purged after the answer to an unsafe method, such as ["user:{path.id}"]."""
+    invalidate_on: list[FinalStatuses] = items(["2xx"], least=1)
+    """Statuses after which they are, such as [2xx, 303]."""
     request_headers: HeaderEditsSection | None = None
     """Changes to the request before it goes upstream."""
     response_headers: HeaderEditsSection | None = None

@@ -2,14 +2,14 @@
 
 Rules:
 - After a 2xx or 3xx answer to an unsafe or unknown method what is stored for its URL is void, and
-  so are the URLs of Location and Content-Location, the groups that Cache-Group-Invalidation names
-  and the tags of the route's `invalidate`; whatever route stored them, and whether or not this
-  route has a cache. What is being fetched at that moment is void too.
+  so are the URLs of Location and Content-Location and the groups that Cache-Group-Invalidation
+  names (RFC 9111 §4.4); after an answer of `invalidate_on` so are the tags of the route's
+  `invalidate`; whatever route stored them, and whether or not this route has a cache. What is being
+  fetched at that moment is void too.
 - It is void before the client sees the answer: who has written reads what was written.
 - Where an unsafe request was sent, and nobody knows what became of it (its client left, or the
   upstream closed, was too slow or answered no HTTP), it may have been executed: its URL and the
-  route's tags are void as after a success. What was never sent, or was answered with an error,
-  changes nothing.
+  route's tags are void. What was never sent changes nothing.
 - A client that leaves does not take the invalidation along.
 """
 
@@ -94,17 +94,14 @@ async def _changing(ex: Exchange, ask: Ask, caching: Caching) -> Reply:
         reply = await ask(ex)
     except BaseException:  # the client left, mostly
         if sent.written:
-            caching.start(caching.invalidate(_changed(ex, 200, Fields([]))))
+            caching.start(caching.invalidate(_changed(ex, None)))
         raise
     finally:
         ex.claim = claim
-    if reply.origin:
-        if not invalidation.invalidates(ex.method, reply.status):
-            return reply
-        purge = _changed(ex, reply.status, Fields(reply.fields))
-    elif sent.written:
-        purge = _changed(ex, 200, Fields([]))
-    else:
+    if not (reply.origin or sent.written):
+        return reply
+    purge = _changed(ex, reply if reply.origin else None)
+    if not purge.tags:
         return reply
     try:
         if caching.tier is None:
@@ -117,9 +114,12 @@ async def _changing(ex: Exchange, ask: Ask, caching: Caching) -> Reply:
     return reply
 
 
-def _changed(ex: Exchange, status: int, fields: Fields) -> Purge:
-    """What an answer like this to an unsafe request says has changed."""
-    assert ex.route is not None
-    names = invalidation.targets(ex, status, fields).tags(ex.snapshot.cache_rules)
-    names += tags.filled(ex.route.invalidate, ex.captures)
+def _changed(ex: Exchange, reply: Reply | None) -> Purge:
+    """What an unsafe request has changed by its answer; None: nobody saw one."""
+    route = ex.route
+    assert route is not None
+    status, fields = (200, []) if reply is None else (reply.status, reply.fields)
+    names = invalidation.targets(ex, status, Fields(fields)).tags(ex.snapshot.cache_rules)
+    if route.invalidate and (reply is None or status in route.invalidate_on):
+        names += tags.filled(route.invalidate, ex.captures)
     return Purge(tuple(dict.fromkeys(names)))
