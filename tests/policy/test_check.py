@@ -196,6 +196,8 @@ def test_a_wildcard_host_is_open(tmp_path: Path) -> None:
 POLICIES = """\
 limits:
   per-key: {rate: 10/s, key: ["header:X-Api-Key|ip"]}
+  per-plan: {rate: 1/s, key: [ip, "header:Host"],
+             overrides: [{when: {"header:X-Plan": gold}, rate: 2/s}]}
   joined: {rate: 10/s, key: ["header:x-api-key+"]}
   tenant: {rate: 10/s, key: [ip, "header:X-Tenant"]}
   others: {rate: 10/s, key: [ip, "header:Authorization", "header:x-user", "header:Cookie"]}
@@ -243,6 +245,11 @@ def test_each_header_that_a_cache_does_not_key_is_named(tmp_path: Path) -> None:
     assert [line.split(",")[0] for line in found] == [
         '"pages" does not key X-Api-Key', '"pages" does not key X-Tenant',
     ]  # fmt: skip
+
+
+def test_what_an_override_reads_counts_and_host_is_in_every_key(tmp_path: Path) -> None:
+    (said,) = shown(tmp_path, "limits: [per-plan]", "{ttl: 1m}")
+    assert said.startswith('"pages" does not key X-Plan, by which limit per-plan tells callers')
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 Where a limit or an idempotency scope tells callers apart by a header, the origin may do so, too. An
 answer without Cache-Control says nothing of that, and `default_ttl` and `ttl` have it stored.
 Credentials, trusted headers and Cookie are left out: answers to requests with these are only stored
-as the origin allows (RFC 9111 §3.5, and core.cache.storing).
+as the origin allows (RFC 9111 §3.5, and core.cache.storing). So is Host, which every key has.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,8 @@ from proxy.core.cache.storing import CREDENTIALS
 from proxy.policy.draft import Draft, Part
 from proxy.policy.models.routes import RouteSection
 from proxy.policy.problem import listing
+
+_SAFE = CREDENTIALS | {"cookie", "host"}
 
 
 def check(draft: Draft) -> None:
@@ -24,7 +26,7 @@ def check(draft: Draft) -> None:
         spans = [name for name in ("default_ttl", "ttl") if getattr(cache, name)]
         keyed = {name.lower() for name in cache.key.headers}
         if spans:
-            _warn(draft, route, listing(spans, "and"), CREDENTIALS | trusted | keyed | {"cookie"})
+            _warn(draft, route, listing(spans, "and"), _SAFE | trusted | keyed)
 
 
 def _warn(draft: Draft, route: Part[RouteSection], spans: str, safe: frozenset[str]) -> None:
@@ -45,7 +47,11 @@ def _warn(draft: Draft, route: Part[RouteSection], spans: str, safe: frozenset[s
 
 def _read(draft: Draft, route: RouteSection) -> Iterator[tuple[str, str]]:
     """Every header that tells callers apart on a route, and what reads it, for a sentence."""
-    keys = [(f"limit {name}", draft.limits[name].section.key) for name in route.limits]
+    keys: list[tuple[str, list[str]]] = []
+    for name in route.limits:
+        limit = draft.limits[name].section
+        whens = [part for override in limit.overrides for part in override.when]
+        keys.append((f"limit {name}", limit.key + whens))
     if route.idempotency is not None:
         scope = draft.idempotency[route.idempotency].section.scope
         keys.append((f"idempotency {route.idempotency}", scope))
