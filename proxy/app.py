@@ -79,6 +79,9 @@ class Gateway:
         self._live.observe()
         self.metrics.store_alarms["blind"] = int(self._blind)
 
+    async def refresh_readiness(self) -> None:
+        """It is of this moment."""
+
     @property
     def limit_store(self) -> LimitStore:
         return self._counting.limits

@@ -71,6 +71,7 @@ class _Calls:
         return json_response({"alive": True})
 
     async def readyz(self, request: web.Request) -> web.Response:
+        await self._control.refresh_readiness()
         ready, detail = self._control.readiness()
         return json_response({"ready": ready, **detail}, 200 if ready else 503)
 

@@ -33,6 +33,9 @@ class Control(Protocol):
     def snapshot(self) -> Snapshot | None:
         """The configuration in use; None before the first."""
 
+    async def refresh_readiness(self) -> None:
+        """Brings what `readiness` says up to now, where other processes have a part in it."""
+
     def readiness(self) -> tuple[bool, dict[str, object]]:
         """Whether traffic is welcome, and the members that say why (or why not)."""
 

@@ -91,6 +91,14 @@ class Post:
             if channel is self._channel:
                 self.figures = figures
 
+    async def ask_readiness(self, timeout: float) -> None:
+        """Brings that part of `figures` up to date, if the worker answers."""
+        figures = self.figures
+        with suppress(Lost, Refused, TimeoutError):
+            readiness = await self.ask("readiness", timeout)
+            if figures is not None and figures is self.figures:
+                figures.update(readiness)
+
     async def drain(self, timeout: float) -> None:
         """Lets the worker finish and exit; it is killed after `timeout` seconds."""
         self._leaving.set()

@@ -42,6 +42,8 @@ from proxy.workers.purges import purge as pass_on
 
 POLL_SECONDS: Final = 1.0
 FIGURES_SECONDS: Final = 1.0
+READINESS_SECONDS: Final = 0.25
+"""A probe must be answered in time, also where a worker is stuck."""
 ORDER_SECONDS: Final = 10.0
 DRAIN_MARGIN: Final = 5.0
 """Beyond drain_delay and drain_timeout: what a worker may take to let go of all."""
@@ -88,6 +90,9 @@ class Supervisor:
             total.add(figures["metrics"])
         self.metrics.take(total)
         self.metrics.workers = tuple(post.pid for post in self._posts if post.pid is not None)
+
+    async def refresh_readiness(self) -> None:
+        await asyncio.gather(*(post.ask_readiness(READINESS_SECONDS) for post in self._posts))
 
     @property
     def limit_store(self) -> LimitStore:

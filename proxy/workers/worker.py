@@ -6,6 +6,7 @@ FD is its end of the channel, inherited with the sockets it accepts on. What it 
     prepare  {sources}                 build the next configuration            → [] or the errors
     commit, abort                      put it in use, forget it
     figures                            → metrics, connections, status, readiness
+    readiness                          → readiness
     reset    {space, key}              forget a limit's key
     purge    {tags, prefix, soft}      purge stored answers
     force    {upstream, state}         open or close a circuit, or let it decide ("auto")
@@ -58,6 +59,8 @@ class Worker:
                 gateway.abort()
             case "figures":
                 return await _figures(gateway)
+            case "readiness":
+                return _readiness(gateway)
             case "reset":
                 await _reset(gateway, order["space"], bytes.fromhex(order["key"]))
             case "purge":
@@ -120,8 +123,7 @@ async def _purge(gateway: Gateway, purge: Purge) -> None:
 
 async def _figures(gateway: Gateway) -> dict[str, Any]:
     await gateway.refresh()
-    ready, detail = gateway.readiness()
-    return {
+    return _readiness(gateway) | {
         "metrics": gateway.metrics.dump(),
         "connections": gateway.connections(),
         "upstreams": gateway.upstream_status(),
@@ -129,9 +131,12 @@ async def _figures(gateway: Gateway) -> dict[str, Any]:
         "cache": gateway.cache_status(),
         "breakers": gateway.breakers(),
         "idempotency": gateway.idempotency_status(),
-        "ready": ready,
-        "detail": detail,
     }
+
+
+def _readiness(gateway: Gateway) -> dict[str, Any]:
+    ready, detail = gateway.readiness()
+    return {"ready": ready, "detail": detail}
 
 
 async def _serve(fd: int) -> None:

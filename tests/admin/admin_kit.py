@@ -100,6 +100,9 @@ class Gateway(Live):
     def upstream(self, plan: UpstreamPlan) -> Unsent:
         return Unsent(plan.name)
 
+    async def refresh_readiness(self) -> None:
+        """It is of this moment."""
+
     async def refresh(self) -> None:
         """Its figures are always those of the moment."""
 
