@@ -20,22 +20,31 @@ from resilience_kit import (
 
 pytestmark = pytest.mark.usefixtures("lane")
 
-WRITE_TIMEOUT = 0.3
-"""Seconds for which a server waits for room in its connection before it gives the client up."""
+READ_TIMEOUT = WRITE_TIMEOUT = 0.3
+"""Seconds for which a server waits for more of a body, or for room in its connection, before it
+gives the client up."""
 LARGE = 40_000_000
 UNFINISHED = request("/", "Content-Length: 100", method="POST") + b"x"
 
 
 async def closes(wire: Wire, seen: Seen) -> None:
-    """Ends the connection once the first byte of the body is here, as a body timeout would."""
-    await wire.exactly(1)
+    """Ends the connection where the body does not go on."""
+    await _gives_up(wire)
     raise Cut
 
 
 async def resets(wire: Wire, seen: Seen) -> None:
     """The same by a reset."""
-    await wire.exactly(1)
+    await _gives_up(wire)
     wire.writer.transport.abort()
+    raise Cut
+
+
+async def _gives_up(wire: Wire) -> None:
+    with pytest.raises(TimeoutError):
+        while True:
+            async with asyncio.timeout(READ_TIMEOUT):
+                await wire.reader.readexactly(1)
 
 
 async def sends_large(wire: Wire, seen: Seen) -> None:
@@ -100,6 +109,23 @@ async def test_their_retries_use_up_nothing(start_gateway: StartGateway, origin:
     for _ in range(6):
         assert (await gateway.ask(method="PUT", body=b"whole")).status == 502
     assert await gateway.metric("retries_total", upstream="origin", reason="reset") == 10
+
+
+async def test_a_reset_in_the_middle_of_a_request_counts(
+    start_gateway: StartGateway, origin: Origin
+) -> None:
+    """While its client sends without a pause."""
+    gateway = await start_gateway(origin)
+
+    async def at_once(wire: Wire, seen: Seen) -> None:
+        raise Cut
+
+    origin.script, origin.read_body = at_once, False
+    for _ in range(2):
+        async with await gateway.open() as client:
+            await client.send(UNFINISHED)
+            assert (await client.read_answer("POST")).status == 502
+    assert (await gateway.circuit())["state"] == "open"
 
 
 async def test_a_reset_after_the_whole_request_counts(

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 HIGH_WATER: Final = 64 * 1024
 """Unread answer bytes above which the connection stops reading."""
-HELD_BACK: Final = 0.1
-"""Seconds, in all, for which an answer must not have been read to blame its client for its end."""
+SLOW: Final = 0.1
+"""Seconds, in all, for which a client must have kept the upstream waiting to be blamed for the end
+of the connection. Servers wait for longer; less is how bodies come, piece by piece."""
 
 QUEUED, CONNECTING, SENDING, WAITING, ANSWERED = range(5)
 _EXPIRED: Final = {
@@ -330,10 +331,13 @@ class Call:
         """What the client did that an upstream may close a connection for; empty where the
         upstream had all that it waited for. Whoever writes to a client that does not read finds
         out late, when the client may be reading again: so any time that it did not read counts."""
-        upload = self.upload
-        if upload is not None and upload.waits_for_client:
+        upload, now = self.upload, self._upstream.pool.loop.time()
+        if upload is not None and upload.waited(now) >= SLOW:
             return "the client had not sent all of its request"
-        if self._paused_at or self._held_back >= HELD_BACK:
+        if self._paused_at:
+            self._held_back += now - self._paused_at
+            self._paused_at = now
+        if self._held_back >= SLOW:
             return "the client was slow to take the answer"
         return ""
 

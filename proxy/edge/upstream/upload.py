@@ -29,8 +29,10 @@ class Upload:
         "_connection",
         "_corked",
         "_corked_size",
+        "_reading_since",
         "_task",
         "_timer",
+        "_waited",
         "_waiter",
         "waiting",
     )
@@ -41,16 +43,21 @@ class Upload:
         self._body = body
         self._corked: list[bytes] | None = None
         self._corked_size = 0
+        self._reading_since = 0.0
+        """When the next piece of the body began to be waited for."""
+        self._waited = 0.0
+        """Seconds for which pieces were waited for, all before it together."""
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.waiting = False
 
-    @property
-    def waits_for_client(self) -> bool:
-        """Whether the next thing to come is more of the body, rather than the upstream's 100 or
-        room in its connection."""
-        return not self.waiting and not self._connection.congested
+    def waited(self, now: float) -> float:
+        """Seconds for which the upstream has been kept waiting for more of the body, if that is
+        what it waits for now; else 0: it has not said 100 yet, or takes no more itself."""
+        if self.waiting or self._connection.congested:
+            return 0.0
+        return self._waited + now - self._reading_since
 
     def start(self, head: bytes, *, expect: bool) -> None:
         """Sends the head and what there is of the body; a task sends the rest.
@@ -111,16 +118,20 @@ class Upload:
         left = self._body.length
         call = self._call
         connection = self._connection
+        loop = asyncio.get_running_loop()
+        self._reading_since = loop.time()
         while piece := await self._body.read():
+            self._waited += loop.time() - self._reading_since
             if left is None:
                 self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
             else:
                 left -= len(piece)
                 self._write(piece)
             if connection.congested:
-                call.stalled(asyncio.get_running_loop().time())
+                call.stalled(loop.time())
                 await connection.drain()
                 call.stalled(None)
+            self._reading_since = loop.time()
         if left is None:
             self._write(b"0\r\n\r\n")
         elif left:
