@@ -26,7 +26,7 @@ ROUND = 200_000
 
 def variant(name: str) -> LimitVariant:
     algorithm = ALGORITHMS[name]
-    params = algorithm.compile(Rate(100, HOUR), None)
+    params = algorithm.compile(Rate(100, HOUR), None, refundable=False)
     return LimitVariant(
         name, name, algorithm, params, algorithm.capacity(params), 100, 3600, "", 1, None, False
     )

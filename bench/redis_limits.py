@@ -51,7 +51,7 @@ class Contestant(NamedTuple):
 def variant(name: str, amount: int, space: str) -> LimitVariant:
     algorithm = ALGORITHMS[name]
     burst = amount if name.endswith("bucket") else None
-    params = algorithm.compile(Rate(amount, HOUR), burst)
+    params = algorithm.compile(Rate(amount, HOUR), burst, refundable=False)
     return LimitVariant(
         name, space, algorithm, params, algorithm.capacity(params), amount, 3600, "", 1, None, False
     )

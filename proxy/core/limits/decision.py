@@ -49,6 +49,8 @@ class Decision:
         return f"Decision{self.members()}"
 
 
+UNIT: Final = 256
+"""Bytes by which a state is measured (`Algorithm.weight`)."""
 NOT_ASKED: Final = Decision(True, 0, 0, 0, 0)
 """Stands for a limit that was not asked, as another one had refused the request: compared by
 identity. It is no decision, so it is not counted as one."""
@@ -102,6 +104,18 @@ class Algorithm:
         answer is that of a key never seen. 0 where the state lies more than a period ahead of
         `now`, as the clock was set back: it already answers so."""
         raise NotImplementedError
+
+    def varies(self, params: Any) -> bool:
+        """Whether some states take more memory than others."""
+        return False
+
+    def weight(self, state: State) -> int:
+        """How many keys would take the memory of this one, with `UNIT` bytes each."""
+        return 1
+
+    def shortened(self, state: State) -> State:
+        """The state without what only refunds need."""
+        return state
 
     def capacity(self, params: Any) -> int:
         """The largest cost that could ever pass."""

@@ -18,7 +18,7 @@ from bisect import bisect_left, bisect_right
 from typing import Any
 
 from proxy.core.limits import bounds
-from proxy.core.limits.decision import Algorithm, Decision, Quota, Rate, State
+from proxy.core.limits.decision import UNIT, Algorithm, Decision, Quota, Rate, State
 from proxy.core.limits.sliding_window import Params
 
 MOST = 10_000
@@ -130,6 +130,14 @@ class SlidingLog(Algorithm):
         if last - now // params.tick > params.period:
             return 0
         return (last + params.period) * params.tick
+
+    def varies(self, params: Params) -> bool:
+        return True
+
+    def weight(self, state: State) -> int:
+        # The array is an object of its own, with room for an eighth more than it holds.
+        tail: int = state[2]
+        return 1 + (200 + 9 * tail) // UNIT
 
     def capacity(self, params: Params) -> int:
         return params.amount

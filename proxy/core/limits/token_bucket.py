@@ -39,7 +39,7 @@ state keeps the debt's minima, each of which begins a stretch of charges; the ea
 from typing import Final
 
 from proxy.core.limits import bounds
-from proxy.core.limits.decision import Algorithm, Decision, Quota, Rate, State
+from proxy.core.limits.decision import UNIT, Algorithm, Decision, Quota, Rate, State
 
 MOST: Final = 16
 """Stretches that are kept."""
@@ -225,6 +225,16 @@ class TokenBucket(Algorithm):
         if last - now // params.tick > params.period:
             return 0
         return (last + bounds.up(min(debt, params.volume), params.amount)) * params.tick
+
+    def varies(self, params: Params) -> bool:
+        return params.refundable
+
+    def weight(self, state: State) -> int:
+        # Each number beyond the first two is an object of 32 bytes, and 8 in the tuple.
+        return 1 + (len(state) - 2) * 40 // UNIT
+
+    def shortened(self, state: State) -> State:
+        return state[:2]
 
     def capacity(self, params: Params) -> int:
         return params.size

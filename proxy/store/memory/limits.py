@@ -11,113 +11,31 @@ Rules:
 - A flood on one limit is not another's trouble: one that holds less than a thousandth of
   `max_keys` may still add keys of its own.
 - No call looks at more than a few keys, whatever their number.
+- A key counts by its size (`Algorithm.weight`): a long log as the keys that would take its memory.
+  To grow, a key needs room as a new one does. Where there is none, a bucket forgets what only
+  refunds need, and what a log cannot remember falls into the overflow bucket.
 """
 
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from heapq import heappop, heappush
-from typing import Any
+from typing import Final
 
 from proxy.core.limits.decision import Decision, State
 from proxy.metrics import Metrics
 from proxy.policy.limit_plans import LimitVariant
 from proxy.store.charge import Charge
+from proxy.store.memory.limit_space import UNKNOWN, Shard, Space
 
 OVERFLOW = b"overflow"
 """The key of a space's overflow bucket; real keys have 16 bytes."""
-_SHARDS = 256
-_STEPS = 2  # looks at due keys per charge: more than it can file, so no backlog grows
-_SEARCH = 16  # looks for an idle key when the store is full
-_FINEST = 20  # the narrowest bucket of the wheel is 2^20 µs, about a second
-_SECOND = 1_000_000
+_STEPS: Final = 2  # looks at due keys per charge: more than it can file, so no backlog grows
+_SEARCH: Final = 16  # looks for an idle key when the store is full
+_SECOND: Final = 1_000_000
 
-
-_Shard = dict[bytes, State | None]
-"""Key → state; None: forgotten, and still in the wheel."""
-_UNKNOWN: Any = object()
-_Charged = tuple[_Shard, bytes, State | None]
+_Charged = tuple[Shard, bytes, State | None]
 """Where a charge's key is, or would be; the key; its state before."""
-_Allowed = tuple[Charge, _Shard, State | None]
+_Allowed = tuple[Charge, Shard, State | None]
 """A charge that was allowed; where its key is, or would be; its state when last looked at."""
-
-
-class _Space:
-    """One limit space: its keys' states, and a wheel of when they fall idle.
-
-    The states lie in many small dicts rather than a large one, which would stop the process for
-    tens of milliseconds whenever it has to grow.
-
-    The wheel has each key once, filed under a time no earlier than when it falls idle as of the
-    filing. What is charged later stays where it is until its bucket is due, and is then filed
-    anew: a charge touches only the dict. A bucket is at most a sixteenth as wide as it is far
-    away, so there are few buckets, however many keys.
-    """
-
-    __slots__ = ("_buckets", "ends", "shards", "size", "variant")
-
-    def __init__(self, variant: LimitVariant) -> None:
-        self.variant = variant
-        """The one that charged last, which knows how to read the states."""
-        self.size = 0
-        self.shards: tuple[_Shard, ...] = tuple({} for _ in range(_SHARDS))
-        """The dict that holds a key's state, if any does, by the key's last byte. States of keys
-        that are there may be replaced; to add one, `put`."""
-        self._buckets: dict[int, deque[bytes]] = {}
-        self.ends: list[int] = []
-        """A heap of the buckets' ends, µs since the epoch: the first says when a sweep is due."""
-
-    def get(self, key: bytes) -> State | None:
-        """The key's state, None where it is new."""
-        return self.shards[key[-1]].get(key)
-
-    def put(self, key: bytes, state: State, now: int) -> None:
-        """Keeps the state of a key that is not there yet."""
-        self.shards[key[-1]][key] = state
-        self.size += 1
-        self._file(key, self.variant.algorithm.idle_at(state, self.variant.params, now), now)
-
-    def forget(self, key: bytes) -> None:
-        """Makes the key new, if it is here; it keeps its place in the wheel."""
-        states = self.shards[key[-1]]
-        if key in states:
-            states[key] = None
-
-    def sweep(self, now: int, steps: int, most: int) -> int:
-        """Looks at `steps` keys at most, drops up to `most` idle ones, returns how many it did.
-
-        Keys of buckets that are due come first; then, as part of it may be idle already, the next.
-        """
-        dropped = 0
-        ends = self.ends
-        while ends and steps > 0 and dropped < most:
-            steps -= 1
-            bucket = self._buckets[ends[0]]
-            if not bucket:
-                del self._buckets[heappop(ends)]
-                continue
-            key = bucket.popleft()
-            states = self.shards[key[-1]]
-            state = states[key]
-            idle_at = 0
-            if state is not None:
-                idle_at = self.variant.algorithm.idle_at(state, self.variant.params, now)
-            if idle_at <= now:
-                del states[key]
-                dropped += 1
-            else:
-                self._file(key, idle_at, now)
-        self.size -= dropped
-        return dropped
-
-    def _file(self, key: bytes, idle_at: int, now: int) -> None:
-        width = max(_FINEST, (idle_at - now).bit_length() - 5)
-        end = ((idle_at >> width) + 1) << width
-        bucket = self._buckets.get(end)
-        if bucket is None:
-            bucket = self._buckets[end] = deque()
-            heappush(self.ends, end)
-        bucket.append(key)
 
 
 _LONG_LOG = 64
@@ -185,6 +103,7 @@ class MemoryLimits:
         "_metrics",
         "_refused_at",
         "_reserve",
+        "_seen",
         "_spaces",
     )
 
@@ -195,12 +114,13 @@ class MemoryLimits:
         self._metrics = metrics
         self._max_keys = max_keys
         self._reserve = max_keys // 1000
-        self._spaces: dict[str, _Space] = {}
+        self._spaces: dict[str, Space] = {}
         self._count = 0
         self._refused_at = 0
+        self._seen = 0
 
     def __len__(self) -> int:
-        """How many keys are kept, over all spaces."""
+        """What is kept, over all spaces, in keys."""
         return self._count
 
     async def admit(self, charges: Sequence[Charge]) -> list[Decision]:
@@ -215,7 +135,7 @@ class MemoryLimits:
         charged: list[_Charged] = []
         new: list[_New] = []
         fresh = 0
-        refused = False
+        refused = spilt = False
         for charge in charges:
             variant = charge.variant
             space = self._spaces.get(variant.space)
@@ -223,23 +143,28 @@ class MemoryLimits:
                 space = self._space(variant)
             key = charge.key
             states = space.shards[key[-1]]
-            before = states.get(key, _UNKNOWN)
-            if before is _UNKNOWN:
-                key = self._slot(space, key, now, fresh)
-                if key is OVERFLOW:
-                    self._metrics.limit(variant.limit).overflow += 1
-                states = space.shards[key[-1]]
-                before = states.get(key, _UNKNOWN)
-            is_new = before is _UNKNOWN
+            before = states.get(key, UNKNOWN)
+            is_new = before is UNKNOWN
             if is_new:
-                before = _pending(new, space, key) if new else None
+                key, states, before, is_new = self._unknown(space, key, new, fresh, now)
             after, decision = variant.algorithm.step(before, variant.params, now, charge.cost)
+            if space.varies and charge.cost and decision.allowed and not is_new:
+                kept = self._grown(space, key, before, after, fresh, now)
+                if kept is None:
+                    spilt = True
+                    key, states, before, is_new = self._overflow(space, new)
+                    step = variant.algorithm.step
+                    after, decision = step(before, variant.params, now, charge.cost)
+                    if decision.allowed and not is_new:
+                        self._reweigh(space, before, after)
+                else:
+                    after, is_new = kept, key not in states  # idle ones were dropped to make room
             decisions.append(decision)
             charged.append((states, key, before))
             if not decision.allowed:
                 refused |= not charge.shadow
             elif charge.cost:
-                charge.at = now
+                charge.at = 0 if key is OVERFLOW else now  # what is shared is not given back
                 if is_new:
                     fresh += before is None
                     new.append((space, key, after))
@@ -248,8 +173,8 @@ class MemoryLimits:
                     if space.ends[0] <= now:  # there is one: the wheel has this key
                         self._count -= space.sweep(now, _STEPS, _STEPS)
         if refused:
-            self._refused_at = now
-            return _uncharged(charges, decisions, charged, now)
+            self._refused_at = 0 if spilt else now
+            return self._uncharged(charges, decisions, charged, now)
         if new:
             self._add(new, now)
         return decisions
@@ -259,6 +184,8 @@ class MemoryLimits:
         of its own to go by (it may share a bucket, or was charged by the same request before), and
         where a state is too large to be kept beside the store."""
         at = self._refused_at
+        if not at:
+            return None
         left = _SECOND
         denied: list[_Charged] = []
         allowed: list[_Allowed] = []
@@ -296,6 +223,7 @@ class MemoryLimits:
             if state is not None:
                 refund = variant.algorithm.refund
                 state = refund(state, variant.params, charge.at, now, charge.cost)
+                self._reweigh(space, states[charge.key], state)
                 states[charge.key] = state
             charge.at = 0
 
@@ -311,7 +239,7 @@ class MemoryLimits:
     async def reset(self, space: str, key: bytes) -> None:
         held = self._spaces.get(space)
         if held is not None:
-            held.forget(key)
+            self._count -= held.forget(key)
 
     async def close(self) -> None:
         self._spaces.clear()
@@ -322,70 +250,125 @@ class MemoryLimits:
         for name in self._spaces.keys() - set(spaces):
             self._count -= self._spaces.pop(name).size
 
-    def _space(self, variant: LimitVariant) -> _Space:
+    def _space(self, variant: LimitVariant) -> Space:
         space = self._spaces.get(variant.space)
         if space is None:
-            space = self._spaces[variant.space] = _Space(variant)
-        elif space.variant is not variant:
-            space.variant = variant
+            space = self._spaces[variant.space] = Space(variant)
+        space.serve(variant)
         return space
 
-    def _slot(self, space: _Space, key: bytes, now: int, fresh: int) -> bytes:
+    def _slot(self, space: Space, key: bytes, now: int, fresh: int) -> bytes:
         """The key that counts for `key`: itself, or OVERFLOW where there is no room for it.
         This request may add `fresh` others."""
+        if now > self._seen:
+            self._seen = now
+        elif now < self._seen - _SECOND:
+            for held in self._spaces.values():
+                held.set_back(now)
+            self._seen = now
         if self._count + fresh < self._max_keys or key in space.shards[key[-1]]:
             return key
-        if space.size < self._reserve:
-            return key
-        self._count -= space.sweep(now, _SEARCH, fresh + 1)
+        return key if self._room(space, fresh + 1, now) else OVERFLOW
+
+    def _room(self, space: Space, wanted: int, now: int) -> bool:
+        """Whether so many keys more may be kept in the space; idle ones make room."""
+        most = self._max_keys - wanted
+        if self._count <= most or space.size < self._reserve:
+            return True
+        self._count -= space.sweep(now, _SEARCH, self._count - most)
         for other in self._spaces.values():
-            if self._count + fresh < self._max_keys:
-                return key
+            if self._count <= most:
+                return True
             if other is not space and other.ends and other.ends[0] <= now:
-                self._count -= other.sweep(now, _SEARCH, fresh + 1)
-        return key if self._count + fresh < self._max_keys else OVERFLOW
+                self._count -= other.sweep(now, _SEARCH, self._count - most)
+        return self._count <= most
+
+    def _grown(
+        self, space: Space, key: bytes, before: State | None, after: State, fresh: int, now: int
+    ) -> State | None:
+        """The state to keep in place of `before`, which is weighed with that: `after`, or less of
+        it where there is no room for it to grow; None where it cannot do with less."""
+        grown = space.weight(after) - space.weight(before)
+        if not grown:
+            return after
+        if grown > 0 and key is not OVERFLOW and not self._room(space, fresh + grown, now):
+            after = space.variant.algorithm.shortened(after)
+            grown = space.weight(after) - space.weight(before)
+            if grown > 0:
+                return None
+        if key in space.shards[key[-1]]:
+            space.size += grown
+            self._count += grown
+        return after
+
+    def _unknown(
+        self, space: Space, key: bytes, new: "Sequence[_New]", fresh: int, now: int
+    ) -> "_Found":
+        """What counts for a key that is not there."""
+        if self._slot(space, key, now, fresh) is OVERFLOW:
+            return self._overflow(space, new)
+        return key, space.shards[key[-1]], _pending(new, space, key), True
+
+    def _overflow(self, space: Space, new: "Sequence[_New]") -> "_Found":
+        """What counts for a key that there is no room for."""
+        self._metrics.limit(space.variant.limit).overflow += 1
+        states = space.shards[OVERFLOW[-1]]
+        before = states.get(OVERFLOW, UNKNOWN)
+        if before is UNKNOWN:
+            return OVERFLOW, states, _pending(new, space, OVERFLOW), True
+        return OVERFLOW, states, before, False
+
+    def _reweigh(self, space: Space, before: State | None, after: State | None) -> None:
+        """One state takes the place of another."""
+        grown = space.weight(after) - space.weight(before)
+        space.size += grown
+        self._count += grown
 
     def _add(self, new: "Sequence[_New]", now: int) -> None:
         for space, key, state in new:
             states = space.shards[key[-1]]
             if key in states:  # charged twice by one request
+                self._reweigh(space, states[key], state)
                 states[key] = state
             else:
-                space.put(key, state, now)
-                self._count += 1
+                self._count += space.put(key, state, now)
             if space.ends[0] <= now:
                 self._count -= space.sweep(now, _STEPS, _STEPS)
 
+    def _uncharged(
+        self,
+        charges: Sequence[Charge],
+        decisions: Sequence[Decision],
+        charged: Sequence[_Charged],
+        now: int,
+    ) -> list[Decision]:
+        """Takes back what a refused request was charged; its decisions: a limit that would have
+        admitted it has not been charged, and says so."""
+        for place in range(len(charges) - 1, -1, -1):
+            charge = charges[place]
+            charge.at = 0
+            states, key, before = charged[place]
+            if charge.cost and decisions[place].allowed and key in states:
+                self._reweigh(self._spaces[charge.variant.space], states[key], before)
+                states[key] = before
+        answers = list(decisions)
+        for place, charge in enumerate(charges):
+            if decisions[place].allowed:
+                variant = charge.variant
+                states, key, _ = charged[place]
+                answers[place] = variant.algorithm.step(states.get(key), variant.params, now, 0)[1]
+        return answers
 
-_New = tuple[_Space, bytes, State]
+
+_New = tuple[Space, bytes, State]
 """A key that is not there yet, and the state to begin with."""
+_Found = tuple[bytes, Shard, State | None, bool]
+"""The key that counts for another, where it is, or would be, its state, and whether it is new."""
 
 
-def _pending(new: Sequence[_New], space: _Space, key: bytes) -> State | None:
+def _pending(new: Sequence[_New], space: Space, key: bytes) -> State | None:
     """The state of a new key as the charges before leave it; None where they did not charge it."""
     for other, name, state in reversed(new):
         if other is space and name == key:
             return state
     return None
-
-
-def _uncharged(
-    charges: Sequence[Charge],
-    decisions: Sequence[Decision],
-    charged: Sequence[_Charged],
-    now: int,
-) -> list[Decision]:
-    """Takes back what a refused request was charged; its decisions: a limit that would have
-    admitted it has not been charged, and says so."""
-    for charge, (states, key, before) in zip(reversed(charges), reversed(charged), strict=True):
-        if charge.at:
-            charge.at = 0
-            if key in states:
-                states[key] = before
-    answers = list(decisions)
-    for place, charge in enumerate(charges):
-        if decisions[place].allowed:
-            variant = charge.variant
-            states, key, _ = charged[place]
-            answers[place] = variant.algorithm.step(states.get(key), variant.params, now, 0)[1]
-    return answers
