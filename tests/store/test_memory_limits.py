@@ -317,7 +317,7 @@ def test_of_what_others_share_nothing_is_known(clock, metrics, make):
 
 def test_no_denial_keeps_a_long_log(clock, metrics, make):
     """It would hold the old one, when the key has a new one."""
-    store = store_of(clock, metrics, 10)
+    store = store_of(clock, metrics, 1000)
     short, long = (
         make.limit("sliding_log", most, 10 * SECOND, name=str(most)) for most in (50, 500)
     )
