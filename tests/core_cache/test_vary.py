@@ -1,5 +1,7 @@
 """Vary: names, normalised values, and which of several variants a request selects."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +91,27 @@ def test_a_long_value_is_kept_as_a_digest(name: str) -> None:
         assert not vary.matches(kept, Fields(other))
     if name != "cookie":
         assert vary.matches(kept, Fields([(name, long.replace(",", " , "))]))
+
+
+@pytest.mark.parametrize("name", ["accept-encoding", "x-list"])
+def test_a_long_value_is_read_once_however_many_variants_there_are(name: str) -> None:
+    """Or one client holds up all others, with as many variants as there may be, and long values."""
+
+    def sent(number: int) -> Fields:
+        return Fields([(name, ",".join(f"l{n} ;q=0.5" for n in range(4000)) + f",{number}")])
+
+    def seconds(variants: int) -> float:
+        kept = [vary.values((name,), sent(number)) for number in range(variants)]
+        took = []
+        for turn in range(5):
+            asked = sent(1000 * variants + turn)
+            began = time.thread_time()
+            found = [vary.matches(pairs, asked) for pairs in kept]
+            took.append(time.thread_time() - began)
+            assert not any(found)
+        return min(took)
+
+    assert seconds(64) < 8 * seconds(1)
 
 
 def test_every_named_field_must_match() -> None:

@@ -28,7 +28,7 @@ Pairs = tuple[tuple[str, str | None], ...]
 """(field name in lower case, its normalised value in a request or None), sorted by name."""
 
 LONGEST: Final = 256
-"""Characters of a normalised value that are kept as they are."""
+"""Characters of a value that is kept as it is, and remembered with its normal form."""
 
 SINGLETONS: Final = frozenset(
     {
@@ -46,8 +46,6 @@ _WEIGHTED = frozenset(("accept-encoding", "accept-language"))
 _MEMBER = re.compile(
     r"([!#$%&'*+.^_`|~0-9a-z-]+)(?:[ \t]*;[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?"
 )
-_REMEMBERED = 256
-"""Characters of the longest value that is remembered with its normal form."""
 
 
 def names(response: Fields) -> tuple[str, ...] | None:
@@ -73,20 +71,29 @@ def normalised(name: str, value: str | None) -> str | None:
     """A field's value (lines joined) as it is compared. Doing it twice changes nothing."""
     if value is None:
         return None
+    if len(value) > LONGEST:
+        return _long(name, value)
     if name in _WEIGHTED:
-        # Clients repeat few values; what is too long to remember is worked out anew.
-        value = _remembered(value) if len(value) <= _REMEMBERED else _weighted(value)
-    elif "," in value and name not in SINGLETONS:
+        return _remembered(value)
+    return value if name in SINGLETONS else _without_spaces(value)
+
+
+@lru_cache(maxsize=8)  # those of the request at hand, as each stored variant asks for them again
+def _long(name: str, value: str) -> str:
+    """The normal form of a long value, or what stands for it where that is long as well. No field
+    value holds NUL (RFC 9110 §5.5), so a digest equals none."""
+    if name in _WEIGHTED:
+        value = _weighted(value)
+    elif name not in SINGLETONS:
         value = _without_spaces(value)
-    return value if len(value) <= LONGEST else _digest(value)
-
-
-def _digest(value: str) -> str:
-    """What stands for a long value. No field value holds NUL (RFC 9110 §5.5), so it equals none."""
+    if len(value) <= LONGEST:
+        return value
     return "\0" + blake2b(value.encode("latin-1"), digest_size=16).hexdigest()
 
 
 def _without_spaces(value: str) -> str:
+    if "," not in value:
+        return value
     return _COMMA.sub(lambda found: "," if found[0][0] != '"' else found[0], value)
 
 

@@ -28,7 +28,7 @@ MAX_PER_KEY: Final = 16
 
 # What CPython takes beside the text itself, measured: a key's first mark, another one, a field.
 _KEY: Final = 250
-_MARK: Final = 200
+_MARK: Final = 280
 _FIELD: Final = 150
 
 
