@@ -216,3 +216,34 @@ async def test_what_was_refused_is_not_given_back(limit_store, make):
     await limit_store.give_back(kept)
     left = [await limit_store.peek(make.charge(v, cost=0)) for v in (limit, shadow)]
     assert [decision.remaining for decision in left] == [2, 1]
+
+
+async def test_refused_misses_do_not_drain_what_hits_pay(limit_store, make, clock):
+    """300 within 50 ms at 50/s, each given back 100 ms later: 400 are left, where 221 were in
+    memory and 105 in Redis."""
+    limit = make.limit("token_bucket", 50, burst=400)
+    charges = []
+    for _ in range(300):
+        clock.turn(0.000167)
+        charges.append(make.charge(limit))
+        assert await allowed(limit_store, charges[-1]) == [True]
+    for charge in charges:
+        clock.turn(0.000333)
+        await limit_store.give_back([charge])
+    assert (await limit_store.peek(make.charge(limit, cost=0))).remaining == 400
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_clock_set_back_freezes_nothing(limit_store, make, clock, name):
+    """It was an hour ahead. A key that was charged then counts from the start; one that was
+    charged a moment ahead stays as it is."""
+    limit = make.limit(name, 2, 10 * SECOND)
+    clock.turn(3600)
+    while (await limit_store.admit([make.charge(limit)]))[0].allowed:
+        pass
+    clock.turn(-1)
+    assert await allowed(limit_store, make.charge(limit)) == [False]
+    clock.turn(-3600)
+    assert await allowed(limit_store, make.charge(limit)) == [True]
+    clock.turn(25)
+    assert (await limit_store.peek(make.charge(limit, cost=0))).reset == 0
