@@ -140,6 +140,13 @@ class Reply:
             self.tunnel.close()
 
 
+class SlowClientReply(Reply):
+    """An upstream's error, given after it had waited in vain for more of the request's body. Some
+    servers say so with a 5xx, so it is not held against the upstream."""
+
+    __slots__ = ()
+
+
 class Announced(Protocol):
     """A request that somebody must know of before any byte of it is written."""
 

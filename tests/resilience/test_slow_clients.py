@@ -128,6 +128,96 @@ async def test_a_reset_in_the_middle_of_a_request_counts(
     assert (await gateway.circuit())["state"] == "open"
 
 
+class _Refusing:
+    """Answers 503 so many seconds after the first byte of the body, whatever follows it."""
+
+    def __init__(self, after: float) -> None:
+        self.after = after
+
+    async def __call__(self, wire: Wire, seen: Seen) -> None:
+        await wire.exactly(1)
+        await asyncio.sleep(self.after)
+        await wire.send(respond("503 Busy"))
+        raise Cut
+
+
+async def test_errors_for_unfinished_requests_open_no_circuit(
+    start_gateway: StartGateway, origin: Origin
+) -> None:
+    """An upstream that says so, when it has waited for the client for long enough."""
+    gateway = await start_gateway(origin, BREAKER | {"consecutive_failures": 2})
+    origin.script, origin.read_body = _Refusing(READ_TIMEOUT), False
+    for _ in range(5):
+        async with await gateway.open() as client:
+            assert (await client.ask(UNFINISHED)).status == 503
+    assert await healthy(gateway)
+
+
+async def test_errors_at_once_count(start_gateway: StartGateway, origin: Origin) -> None:
+    """An upstream that has not waited for the client fails for its own reasons."""
+    gateway = await start_gateway(origin)
+    origin.script, origin.read_body = _Refusing(0.0), False
+    for _ in range(10):  # two are enough, where the machine keeps nobody waiting
+        async with await gateway.open() as client:
+            assert (await client.ask(UNFINISHED)).status == 503
+        if (await gateway.circuit())["state"] == "open":
+            return
+    pytest.fail("the circuit is not open")
+
+
+async def test_errors_for_unfinished_probes_open_no_circuit(
+    start_gateway: StartGateway, origin: Origin
+) -> None:
+    gateway = await start_gateway(origin, BRIEF)
+    await gateway.trip(origin)
+    await gateway.until_due()
+    origin.script, origin.read_body = _Refusing(READ_TIMEOUT), False
+    async with await gateway.open() as client:
+        assert (await client.ask(UNFINISHED)).status == 503
+    assert (await gateway.circuit())["state"] == "half-open"
+    origin.script, origin.read_body = well, True
+    assert (await gateway.ask()).status == 200
+    assert (await gateway.circuit())["state"] == "closed"
+
+
+async def test_retries_of_such_errors_use_up_nothing(
+    start_gateway: StartGateway, origin: Origin
+) -> None:
+    retry = {"attempts": 3, "backoff": "1ms", "budget": "0%", "on": [503], "methods": ["PUT"]}
+    gateway = await start_gateway(
+        origin, None, settings={"retry": "again"}, policies={"retries": {"again": retry}}
+    )
+    origin.script, origin.read_body = _Refusing(READ_TIMEOUT), False
+    async with await gateway.open() as client:
+        assert (await client.ask(UNFINISHED.replace(b"POST", b"PUT"))).status == 503
+    assert origin.asked == 3
+    assert await gateway.metric("retries_total", upstream="origin", reason="503") == 0
+
+
+async def test_an_early_answer_that_waits_for_the_client_opens_no_circuit(
+    start_gateway: StartGateway, origin: Origin
+) -> None:
+    """An echo, say: while the client sends nothing, nothing can come of it, and read_timeout
+    ends it."""
+
+    async def echoes(wire: Wire, seen: Seen) -> None:
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        await wire.send(await wire.exactly(1))
+        assert await wire.closed()
+        raise Cut
+
+    gateway = await start_gateway(
+        origin, BREAKER | {"consecutive_failures": 2}, settings={"read_timeout": "100ms"}
+    )
+    origin.script, origin.read_body = echoes, False
+    for _ in range(3):
+        async with await gateway.open() as client:
+            await client.send(UNFINISHED)
+            assert (await _received(client)) > 0
+    await until(lambda: _idle(gateway))
+    assert await healthy(gateway)
+
+
 async def test_a_reset_after_the_whole_request_counts(
     start_gateway: StartGateway, origin: Origin
 ) -> None:
@@ -201,6 +291,26 @@ async def test_unfinished_probes_hold_no_place(
         await until(lambda number=number: origin.asked == before + number)
     body = b"whole" if method == "POST" else None
     assert (await gateway.ask(method=method, body=body)).status == 200
+    assert (await gateway.circuit())["state"] == "closed"
+    for client in slow:
+        await client.close()
+
+
+async def test_probes_that_wait_to_proceed_hold_no_place(
+    start_gateway: StartGateway, origin: Origin
+) -> None:
+    """With `Expect: 100-continue` the client keeps its body back, and the upstream its 100."""
+    gateway = await start_gateway(origin, BRIEF)
+    await gateway.trip(origin)
+    await gateway.until_due()
+    before = origin.asked
+    expecting = request("/", "Content-Length: 9", "Expect: 100-continue", method="POST")
+    slow = [await gateway.open() for _ in range(5)]
+    for number, client in enumerate(slow, 1):
+        await client.send(expecting)
+        await until(lambda number=number: origin.asked == before + number)
+        assert (await gateway.circuit())["probes"] == 0
+    assert (await gateway.ask()).status == 200
     assert (await gateway.circuit())["state"] == "closed"
     for client in slow:
         await client.close()

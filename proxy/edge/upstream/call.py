@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 from proxy.core.headers import forward_response_lines
 from proxy.core.http1.body import FramingError
 from proxy.core.http1.response import InvalidResponse, ResponseHead, ResponseParser, whole
-from proxy.core.message import Outgoing, Reply, StreamCut, UpstreamError
+from proxy.core.message import Outgoing, Reply, SlowClientReply, StreamCut, UpstreamError
 from proxy.edge.upstream.connection import Connection
+from proxy.edge.upstream.slow_clients import Unread, fault
 from proxy.edge.upstream.tunnel import UpstreamTunnel
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 HIGH_WATER: Final = 64 * 1024
 """Unread answer bytes above which the connection stops reading."""
-SLOW: Final = 0.1
-"""Seconds, in all, for which a client must have kept the upstream waiting to be blamed for the end
-of the connection. Servers wait for longer; less is how bodies come, piece by piece."""
 
 QUEUED, CONNECTING, SENDING, WAITING, ANSWERED = range(5)
 _EXPIRED: Final = {
@@ -46,10 +44,10 @@ class Call:
     __slots__ = (
         "_connection",
         "_ended",
-        "_held_back",
         "_keeps",
-        "_paused_at",
         "_request",
+        "_slow_client",
+        "_unread",
         "_upload_began",
         "_upstream",
         "began",
@@ -76,10 +74,9 @@ class Call:
         self.parser: ResponseParser | None = None
         """Takes the answer, where it does not come in one read."""
         self._ended = False
-        self._paused_at = 0.0
-        """Since when the answer is not read, as its client takes no more; 0 while it is."""
-        self._held_back = 0.0
-        """Seconds for which it was not read before that."""
+        self._slow_client = False
+        """The answer is an error that may be the client's fault."""
+        self._unread: Unread | None = None
         self._keeps = True
         """The connection is fit for another request, if the answer says so too."""
         self.phase = QUEUED
@@ -166,7 +163,8 @@ class Call:
         assert head is not None
         self.phase = ANSWERED
         self.due = inf
-        reply = Reply(head.status, head.end_to_end(), self.body, head.length, head.reason, True)
+        kind = SlowClientReply if self._slow_client else Reply
+        reply = kind(head.status, head.end_to_end(), self.body, head.length, head.reason, True)
         reply.took = monotonic() - self.began
         if self.tunnel is not None:
             reply.tunnel = self.tunnel
@@ -194,7 +192,11 @@ class Call:
         """`due` has passed (see Pool.watch)."""
         self.due = inf
         if self.phase == ANSWERED:
-            self.fail(StreamCut("the upstream stopped sending"))
+            detail = "the upstream stopped sending"
+            if fault(self.upload, None, now):
+                self.fail(UpstreamError("client_slow", detail, sent=True))
+            else:
+                self.fail(StreamCut(detail))
             return
         if self.phase != QUEUED and (now >= self.deadline or self.phase not in _EXPIRED):
             reason, detail = "deadline", "the deadline passed before an answer"
@@ -239,9 +241,8 @@ class Call:
                 self.waiter = None
                 self.due = inf
         content = parser.take()
-        if self._paused_at and self._connection is not None:
-            self._held_back += self._upstream.pool.loop.time() - self._paused_at
-            self._paused_at = 0.0
+        if self._unread is not None and self._connection is not None:
+            self._unread.end(self._upstream.pool.loop.time())
             self._connection.resume_reading()
         return content
 
@@ -302,8 +303,10 @@ class Call:
                 self._interim(head)
         if parser.done:
             self._complete(parser.rest)
-        elif parser.size > HIGH_WATER and self._connection is not None and not self._paused_at:
-            self._paused_at = self._upstream.pool.loop.time()
+        elif parser.size > HIGH_WATER and self._connection is not None:
+            if self._unread is None:
+                self._unread = Unread()
+            self._unread.begin(self._upstream.pool.loop.time())
             self._connection.pause_reading()
         waiter = self.waiter
         if waiter is not None and self.head is not None and not waiter.done():
@@ -321,25 +324,14 @@ class Call:
     def lost(self, error: Exception | None) -> None:
         """The connection is gone."""
         detail = "the upstream closed the connection"
-        blamed = self._client_blamed()
+        blamed = self._blamed()
         if blamed:
             self.fail(UpstreamError("client_slow", f"{detail} while {blamed}", sent=True))
         else:
             self.fail(UpstreamError("reset", detail, sent=True))
 
-    def _client_blamed(self) -> str:
-        """What the client did that an upstream may close a connection for; empty where the
-        upstream had all that it waited for. Whoever writes to a client that does not read finds
-        out late, when the client may be reading again: so any time that it did not read counts."""
-        upload, now = self.upload, self._upstream.pool.loop.time()
-        if upload is not None and upload.waited(now) >= SLOW:
-            return "the client had not sent all of its request"
-        if self._paused_at:
-            self._held_back += now - self._paused_at
-            self._paused_at = now
-        if self._held_back >= SLOW:
-            return "the client was slow to take the answer"
-        return ""
+    def _blamed(self) -> str:
+        return fault(self.upload, self._unread, self._upstream.pool.loop.time())
 
     def _interim(self, head: ResponseHead) -> None:
         if head.status == 100:
@@ -353,6 +345,7 @@ class Call:
         # An answer that refuses needs no more of the request (RFC 9110 §10.1.1). An early
         # 2xx may depend on the rest, as an echo does: the upload goes on beside it.
         if upload.waiting or not 200 <= head.status < 300:
+            self._slow_client = head.status >= 400 and bool(self._blamed())
             upload.stop()
             self.upload = None
             self._keeps = False  # `head` says nothing of this exchange

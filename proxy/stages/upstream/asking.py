@@ -16,7 +16,7 @@ from typing import Final
 
 from proxy.core.breaker import Refused
 from proxy.core.fields import Fields
-from proxy.core.message import BodyError, Outgoing, Reply, UpstreamError
+from proxy.core.message import BodyError, Outgoing, Reply, SlowClientReply, UpstreamError
 from proxy.core.problems import body_problem
 from proxy.core.retries import Failure, Stop, decide, retry_after
 from proxy.exchange import Exchange
@@ -62,7 +62,7 @@ async def ask(ex: Exchange) -> Reply:
         if number == 1 and retry is not None:
             retry.budget.request(now)  # one that was refused does not burden the upstream
         body = request.body
-        request.body = yielding(body, breaker, permit)
+        request.body = yielding(request, breaker, permit)
         said: Reply | UpstreamError
         try:
             said = await there.upstream.send(request)
@@ -141,8 +141,11 @@ def _wait(
 
 
 def _by_slow_client(said: Reply | UpstreamError) -> bool:
-    """Whether the upstream closed the connection as the client kept it waiting."""
-    return isinstance(said, UpstreamError) and said.reason == "client_slow"
+    """Whether the upstream gave up, by an error or without a word, as the client kept it
+    waiting."""
+    if isinstance(said, UpstreamError):
+        return said.reason == "client_slow"
+    return isinstance(said, SlowClientReply)
 
 
 def _failure(said: Reply | UpstreamError) -> Failure:

@@ -3,9 +3,11 @@
 Rules:
 - The verdict is given at the head. A body that breaks off later adds one failure.
 - What says nothing about the upstream is neutral: the client left or its body failed, the
-  upstream gave up on a client that was slow, this gateway had no connection or no endpoint for it.
+  upstream gave up on a client that was slow, by an error too, this gateway had no connection or no
+  endpoint for it.
 - A probe whose client is slow to send its body gives its place to others meanwhile: clients that
-  never finish must not keep a healthy upstream from proving itself.
+  never finish must not keep a healthy upstream from proving itself. So does one whose client
+  waits for a 100 (Expect): that is its client's choice, and an upstream may leave it out.
 - An upgraded connection and an event stream are never slow.
 """
 
@@ -15,9 +17,11 @@ from typing import Final
 from proxy.core.breaker import Breaker, Permit
 from proxy.core.message import (
     BodyError,
+    Outgoing,
     Reply,
     ReplyStream,
     RequestBody,
+    SlowClientReply,
     StreamCut,
     UpstreamError,
 )
@@ -33,7 +37,10 @@ def answered(breaker: Breaker, permit: Permit, reply: Reply) -> None:
     terms = breaker.terms
     if reply.status in terms.failure_statuses:
         # Nor is its body watched: that it breaks off would be the same failure once more.
-        breaker.failed(permit, now, f"status {reply.status}")
+        if isinstance(reply, SlowClientReply):
+            breaker.neutral(permit, now)
+        else:
+            breaker.failed(permit, now, f"status {reply.status}")
         return
     took: float | None = reply.took
     if reply.took > terms.slow_after and _takes_its_time(reply):
@@ -86,12 +93,15 @@ class _Watched:
 
 
 def yielding(
-    body: RequestBody | None, breaker: Breaker | None, permit: Permit | None
+    request: Outgoing, breaker: Breaker | None, permit: Permit | None
 ) -> RequestBody | None:
     """The body to send: of a probe, one that gives the probe's place to others while its client is
     slow."""
+    body = request.body
     if body is None or breaker is None or permit is None or not permit.probe:
         return body
+    if request.expect_continue:
+        breaker.pause(permit, monotonic())  # until the first piece is here
     return ProbeBody(body, breaker, permit)
 
 
