@@ -12,6 +12,7 @@ import sysconfig
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,6 +64,8 @@ def lacking() -> Iterator[str]:
         yield f"a C compiler, {compiler} (apt-get install gcc libc6-dev)"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         yield "Python.h (apt-get install python3-dev)"
+    if find_spec("mypyc") is None:
+        yield "mypyc (a part of mypy, see pyproject.toml)"
 
 
 def build(root: Path, modules: list[str], into: Path, opt_level: str) -> None:
