@@ -18,6 +18,8 @@ _PIECE: Final = 64
 LINGERING_BYTES: Final = 256 * 1024
 """What is thrown away, at most, of what a client sends that nobody will read: enough for one that
 stops once it sees the answer, too little to fill the line with."""
+_READING: Final = 0.01
+"""Seconds in which the loop reads its sockets once."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -180,7 +182,7 @@ class IncomingBody:
     async def _wait(self, timeout: float | None) -> None:
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
-        timer = None if timeout is None else loop.call_later(timeout, self._time_out)
+        timer = None if timeout is None else loop.call_later(timeout, self._look_again, waiter)
         try:
             await waiter
         finally:
@@ -188,8 +190,18 @@ class IncomingBody:
                 timer.cancel()
             self._waiter = None
 
-    def _time_out(self) -> None:
-        self.fail(BodyError(408, f"No byte of the request body came for {self._timeout:g} s."))
+    # A loop that was late finds timers due before it has read its sockets, and before what it has
+    # read of them is handed on. So the time is over one reading of the sockets later.
+
+    def _look_again(self, waiter: asyncio.Future[None]) -> None:
+        asyncio.get_running_loop().call_later(_READING, self._look_last, waiter)
+
+    def _look_last(self, waiter: asyncio.Future[None]) -> None:
+        asyncio.get_running_loop().call_soon(self._time_out, waiter)
+
+    def _time_out(self, waiter: asyncio.Future[None]) -> None:
+        if waiter is self._waiter and not waiter.done():
+            self.fail(BodyError(408, f"No byte of the request body came for {self._timeout:g} s."))
 
 
 class _NoBody:

@@ -1,6 +1,8 @@
 """Slow, idle and too many clients: each costs little and is let go in time."""
 
 import asyncio
+import os
+import time
 
 import pytest
 from edge_kit import ROUTE, StartGateway, StartOrigin
@@ -112,3 +114,22 @@ async def test_an_early_answer_to_a_large_upload_reaches_the_client(
         answer = await client.read_answer("POST")
         assert (answer.status, answer.get("connection")) == (404, "close")
         await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_a_piece_that_came_in_time_counts_though_the_loop_was_late(
+    start_gateway: StartGateway, start_origin: StartOrigin
+) -> None:
+    origin = await start_origin(echo)
+    running = await start_gateway(origin, server="body_timeout: 200ms")
+    async with await Wire.open(running.port) as client:
+        await client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n1")
+        async with asyncio.timeout(5):
+            while not origin.connections:
+                await asyncio.sleep(0.005)
+        for piece in (b"2", b"3", b"4"):
+            # The kernel has it before the time is over, and nobody looks until afterwards.
+            os.write(client.writer.get_extra_info("socket").fileno(), piece)
+            time.sleep(0.3)  # noqa: ASYNC251
+            await asyncio.sleep(0.05)
+        answer = await client.read_answer()
+        assert (answer.status, answer.json()["body"]) == (200, "1234")
