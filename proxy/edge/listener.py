@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.edge.protocol import self_test
 from proxy.policy.snapshot import Listen, ServerTls
@@ -54,7 +54,7 @@ class Listener:
     def port(self) -> int:
         """The TCP port that is bound (0 was asked: the one given); 0 for a unix socket."""
         assert self._server is not None
-        name = self._server.sockets[0].getsockname()
+        name = _listening(self._server)[0].getsockname()
         return name[1] if isinstance(name, tuple) else 0
 
     async def open(self, listen: Listen) -> None:
@@ -135,9 +135,15 @@ class Listener:
             self._loop.add_reader(listening, self._accept, listening)
 
 
+def _listening(server: Any) -> list[socket.socket]:
+    """A server's sockets: a tuple in asyncio, as it is typed, but a list in uvloop, which compiled
+    code would take for an error."""
+    return list(server.sockets)
+
+
 def _copies(server: asyncio.Server) -> list[socket.socket]:
     """A server's sockets, to accept on for longer than the server does."""
-    copies = [socket.socket(fileno=os.dup(bound.fileno())) for bound in server.sockets]
+    copies = [socket.socket(fileno=os.dup(bound.fileno())) for bound in _listening(server)]
     for copy in copies:
         copy.setblocking(False)
     return copies
