@@ -48,44 +48,48 @@ local function token_bucket(key, state, time, cost, amount, period, tick, volume
   if cost == 0 then
     return left, reset, 0, nil, idle
   end
-  local after = pack('<dd', owed, at)
-  if debt > 0 and number == 4 and before <= volume and (#state > 16 or at > last) then
-    local minima = #state > 16 and string.sub(state, 17) or pack('<dddd', last, last, 0, 0)
-    local size = #minima
-    local low, _, least, floor = unpack_values('<dddd', minima, size - 31)
-    if (at - low) * amount < period then
-      least = debt < least and debt or least
-      size = size - 32
-      while size > 0 and unpack_values('<d', minima, size - 15) >= least do
-        size = size - 32
-      end
-      floor = floor - (before - debt)
-      after = after .. string.sub(minima, 1, size) .. pack('<dddd', low, at, least, floor)
-    else
-      while size > 0 and least >= debt do
-        size = size - 32
-        least = size > 0 and unpack_values('<d', minima, size - 15)
-      end
-      if size == 512 then  -- two that are no longer than they are old become one
-        local place = 1
-        for from = 1, 449, 32 do
-          local ended = unpack_values('<d', minima, from + 40)
-          if ended - unpack_values('<d', minima, from) <= at - ended then
-            place = from
-            break
-          end
-        end
-        local begun, upto, first, under, _, ended, second =
-          unpack_values('<ddddddd', minima, place)
-        minima = string.sub(minima, 1, place - 1)
-          .. pack('<dddd', begun, ended, first < second and first or second,
-            under - (ended - upto) * amount)
-          .. string.sub(minima, place + 64, size)
-        size = 480
-      end
-      after = after .. string.sub(minima, 1, size) .. pack('<dddd', at, at, debt, debt)
-    end
+  if debt == 0 or number ~= 4 or before > volume or (#state == 16 and at == last) then
+    return left, reset, 0, pack('<dd', owed, at), idle
   end
+
+  local minima = #state > 16 and state or state .. pack('<dddd', last, last, 0, 0)
+  local size = #minima
+  local low, _, least, floor = unpack_values('<dddd', minima, size - 31)
+  if (at - low) * amount < period then
+    least = debt < least and debt or least
+    floor = floor - (before - debt)
+    size = size - 32
+    while size > 16 and unpack_values('<d', minima, size - 15) >= least do
+      size = size - 32
+    end
+    if size == 16 then
+      return left, reset, 0, pack('<dddddd', owed, at, low, at, least, floor), idle
+    end
+    local after = pack('<dd', owed, at) .. string.sub(minima, 17, size)
+    return left, reset, 0, after .. pack('<dddd', low, at, least, floor), idle
+  end
+  while size > 16 and least >= debt do
+    size = size - 32
+    least = size > 16 and unpack_values('<d', minima, size - 15)
+  end
+  local after = pack('<dd', owed, at)
+  local from = 17
+  if size == 528 then  -- two that are no longer than they are old become one
+    local place = 17
+    for begin = 17, 465, 32 do
+      local ended = unpack_values('<d', minima, begin + 40)
+      if ended - unpack_values('<d', minima, begin) <= at - ended then
+        place = begin
+        break
+      end
+    end
+    local begun, upto, first, under, _, ended, second = unpack_values('<ddddddd', minima, place)
+    after = after .. string.sub(minima, 17, place - 1)
+      .. pack('<dddd', begun, ended, first < second and first or second,
+        under - (ended - upto) * amount)
+    from = place + 64
+  end
+  after = after .. string.sub(minima, from, size) .. pack('<dddd', at, at, debt, debt)
   return left, reset, 0, after, idle
 end
 
