@@ -167,6 +167,8 @@ class Front:
             log.warning("drain_timeout is over: %d requests are cut", self.in_flight)
         left = dict(self.manager.connections_by_protocol)
         tasks = [conn.task for conn in left if conn.task is not None]
+        for handshake in self._arriving:
+            handshake.cancel()
         for transport in left.values():
             transport.abort()
         if tasks:

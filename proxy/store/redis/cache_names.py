@@ -62,9 +62,21 @@ def new_body() -> bytes:
     return b2a_base64(urandom(6), newline=False)
 
 
-@lru_cache(maxsize=4096)
+_USUAL_TAG: Final = 256
+"""Characters of a tag beyond which its hash is not remembered: a URL's has the client's path."""
+
+
 def tag_hash(tag: str) -> bytes:
     """A tag as Redis knows it: 8 bytes. Two tags that share them are purged together."""
+    return _usual_hash(tag) if len(tag) <= _USUAL_TAG else _hash(tag)
+
+
+@lru_cache(maxsize=4096)
+def _usual_hash(tag: str) -> bytes:
+    return _hash(tag)
+
+
+def _hash(tag: str) -> bytes:
     return blake2b(tag.encode("latin-1"), digest_size=8).digest()
 
 
