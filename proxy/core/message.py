@@ -226,8 +226,8 @@ class UpstreamError(Exception):
     upstream waiting), timeout (no head within response_timeout), deadline, invalid (broken HTTP),
     queue_full, queue_timeout, no_socket (this process can open none), no_endpoint. `detail` is for
     the log. `sent`: whether any byte of the request was written. Where a connection did not come
-    about, `kind` is the Proxy Error Type of RFC 9209 §2.3, and `cause` says what
-    is wrong with the endpoint in words that a client may see.
+    about, `kind` is the Proxy Error Type of RFC 9209 §2.3, and `cause` says what is wrong with the
+    endpoint in words that a client may see.
     """
 
     def __init__(
@@ -239,6 +239,11 @@ class UpstreamError(Exception):
         self.sent = sent
         self.kind = kind
         self.cause = cause
+
+    @property
+    def of_endpoint(self) -> str:
+        """The detail beside the endpoint's name, without it."""
+        return f"{self.kind}: {self.cause}" if self.cause else self.detail
 
 
 class Upstream(Protocol):

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import logging
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -127,10 +128,16 @@ async def test_it_is_said_what_is_wrong(
 
     assert answer.status == 502
     assert answer.json()["type"] == "urn:sluicegate:problem:upstream-unreachable"
-    assert str(answer.json()["detail"]).endswith(f": {CAUSES[why]}.")
+    told = re.fullmatch(
+        rf"The upstream could not be reached \(([a-z_]+)\): {CAUSES[why]}\.",
+        str(answer.json()["detail"]),
+    )
+    assert told is not None
+    kind = told[1]
+    assert f"connect_error: {kind}: " in caplog.text
     assert CAUSES[why] in caplog.text
     explained = await gateway.admin("/explain", "POST", {"method": "GET", "target": "/"})
-    assert CAUSES[why] in str(explained.json()["endpoints"])
+    assert f"{kind}: {CAUSES[why]}" in str(explained.json()["endpoints"])
     status = await gateway.admin("/status")
     assert CAUSES[why] in str(status.json()["upstreams"])
     origin.close()

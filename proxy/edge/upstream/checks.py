@@ -89,7 +89,7 @@ class Checks:
             if error.reason == "no_socket":
                 log.warning("the check of %s was left out: %s", endpoint.authority, error.detail)
                 return _UNCHECKED
-            return error.cause or error.detail
+            return error.of_endpoint
         try:
             asked = _Asked(asyncio.get_running_loop())
             connection.call = asked

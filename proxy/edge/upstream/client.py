@@ -186,7 +186,7 @@ class HttpUpstream:
             return
         fair = min(self.plan.connect_timeout, self.plan.deadline) / 2
         if error.reason == "connect_error" or now - began >= fair:
-            self._endpoints.failed(index, began, now, error.cause or error.detail)
+            self._endpoints.failed(index, began, now, error.of_endpoint)
 
     def _write(self, call: Call, connection: Connection, request: Outgoing, now: float) -> None:
         call.begin(connection, now)

@@ -62,6 +62,12 @@ def connect_failure(error: OSError, *, tls: bool) -> ConnectFailure:
     return ConnectFailure("destination_unavailable", "it does not accept connections")
 
 
+def says_little(error: OSError) -> bool:
+    """Whether this is what an address gives where nobody is, such as ::1 of localhost: a failure
+    at another of the endpoint's addresses is the one to tell."""
+    return isinstance(error, ConnectionRefusedError) or error.errno in _UNROUTABLE
+
+
 def _tls_failure(error: ssl.SSLError) -> ConnectFailure:
     if isinstance(error, ssl.SSLCertVerificationError):
         cause = _CERTIFICATE.get(error.verify_code, "its certificate cannot be verified")

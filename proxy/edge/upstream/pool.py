@@ -18,7 +18,12 @@ from typing import Protocol
 
 from proxy.core.message import UpstreamError
 from proxy.edge.upstream.connection import READ_SIZE, Connection
-from proxy.edge.upstream.failures import ConnectFailure, connect_failure, resolve_failure
+from proxy.edge.upstream.failures import (
+    ConnectFailure,
+    connect_failure,
+    resolve_failure,
+    says_little,
+)
 from proxy.edge.upstream.resolve import Addresses
 from proxy.edge.upstream.tls import client_context
 from proxy.policy.snapshot import UpstreamPlan
@@ -212,20 +217,23 @@ class Pool:
                     addresses = await self._addresses[index].candidates()
             except OSError as error:  # TimeoutError is one
                 raise _unmade(endpoint.host, resolve_failure(error)) from error
+        failure: OSError | None = None
         for address in addresses:
             self._make_room()
             try:
                 async with asyncio.timeout(self._plan.connect_timeout):
                     connection = await self._dial(index, address)
             except OSError as error:  # ssl.SSLError and TimeoutError are among them
-                failure = error
+                if failure is None or not says_little(error):
+                    failure = error
             else:
                 # Only now: uvloop may close a connection that it has made, but not handed out,
                 # without telling it.
                 if not connection.closed:
                     self._open.add(connection)
                 return connection
-        if isinstance(failure, OSError) and failure.errno in _OWN_SHORTAGE:
+        assert failure is not None  # there is an address
+        if failure.errno in _OWN_SHORTAGE:
             detail = f"this process has no socket left for it: {failure.strerror}"
             raise UpstreamError("no_socket", detail, sent=False) from failure
         tls = endpoint.scheme == "https"
@@ -322,5 +330,5 @@ class Pool:
 def _unmade(endpoint: str, failure: ConnectFailure) -> UpstreamError:
     """A connection that did not come about."""
     kind, cause = failure
-    detail = f"{endpoint}: {cause}"
+    detail = f"{kind}: {endpoint}: {cause}"
     return UpstreamError("connect_error", detail, sent=False, kind=kind, cause=cause)

@@ -28,7 +28,7 @@ def failure(failed: UpstreamError) -> Reply:
     """The problem that stands for an upstream's answer."""
     name, sentence = _FAILURES[failed.reason]
     if failed.cause:
-        sentence = f"{sentence[:-1]}: {failed.cause}."
+        sentence = f"{sentence[:-1]} ({failed.kind}): {failed.cause}."
     fields = _RETRY_SOON if name in ("overloaded", "no-endpoint") else ()
     return problem(name, sentence, fields=fields, close=failed.reason == "client_slow")
 
