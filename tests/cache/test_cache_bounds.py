@@ -29,9 +29,10 @@ def text(value: str) -> str:
     return value.encode().decode()
 
 
-def varied(fields: int, number: int, length: int) -> vary.Pairs:
-    """What an answer remembers of a request whose fields nobody else sends."""
-    names = [text(f"x-field-{i}") for i in range(fields)]
+def varied(fields: int, number: int, length: int, name: int = 1) -> vary.Pairs:
+    """What an answer remembers of a request whose fields nobody else sends. `length` and `name`:
+    of a value and of a name."""
+    names = [text(f"x-field-{i:0{name}d}") for i in range(fields)]
     sent = Fields([(name, text(f"{number:0{length}d}")) for name in names])
     return vary.values(names, sent)
 
@@ -43,6 +44,7 @@ def held(
     lines: int = 3,
     fields: int = 0,
     length: int = 1,
+    name: int = 1,
     target: int = 10,
     tags: int = 0,
 ) -> Held:
@@ -50,7 +52,7 @@ def held(
     shown.append((text("Date"), text("Tue, 01 Jan 2030 00:00:00 GMT")))
     stored = Stored(
         method="GET", status=200, reason="OK", lines=shown, length=2,
-        vary=varied(fields, number, length), date=NOW + number, requested=NOW + number,
+        vary=varied(fields, number, length, name), date=NOW + number, requested=NOW + number,
         received=NOW + number, initial_age=number, lifetime=60_000 + number,
         stale_while_revalidate=0, stale_if_error=0, no_cache=False, must_revalidate=False,
         immutable=False, etag=text(f'"{number}"'), last_modified=NOW + number,
@@ -83,6 +85,7 @@ def allocated(fill: Callable[[], None]) -> int:
         ({"fields": 1, "length": 30_000}, 60),
         ({"fields": 8, "length": 200}, 1),
         ({"fields": 8, "length": 200}, 60),
+        ({"fields": 8, "name": 1000}, 1),
     ],
     ids=str,
 )
@@ -100,16 +103,25 @@ def test_answers_take_what_they_are_counted_as(shape: dict[str, int], variants: 
 
 
 @pytest.mark.parametrize(
-    ("fields", "length", "variants"),
-    [(0, 1, 1), (1, 30_000, 1), (1, 30_000, 16), (8, 200, 1), (8, 200, 16)],
+    ("fields", "length", "name", "variants"),
+    [
+        (0, 1, 1, 1),
+        (1, 30_000, 1, 1),
+        (1, 30_000, 1, 16),
+        (8, 200, 1, 1),
+        (8, 200, 1, 16),
+        (8, 1, 1000, 1),
+    ],
 )
-def test_marks_take_what_they_are_counted_as(fields: int, length: int, variants: int) -> None:
+def test_marks_take_what_they_are_counted_as(
+    fields: int, length: int, name: int, variants: int
+) -> None:
     room = Room(SHARE * LIMIT)
     marks = Marks(room)
 
     def fill() -> None:
         for number in range(10_000):
-            mark = Mark(varied(fields, number, length), "", NOW + number)
+            mark = Mark(varied(fields, number, length, name), "", NOW + number)
             marks.put(key(number // variants), mark, NOW - 1)
 
     taken = allocated(fill)

@@ -104,8 +104,8 @@ class Marks:
 def _size_of(marks: tuple[Mark, ...]) -> int:
     if not marks:
         return 0
-    fields = [value or "" for mark in marks for _, value in mark.vary]
-    return _KEY + _MARK * len(marks) + _FIELD * len(fields) + sum(map(len, fields))
+    fields = [len(name) + len(value or "") for mark in marks for name, value in mark.vary]
+    return _KEY + _MARK * len(marks) + _FIELD * len(fields) + sum(fields)
 
 
 def _is_for(mark: Mark, fields: Fields, seen: Seen, terms: CacheTerms) -> bool:

@@ -56,7 +56,8 @@ class Held(Purgeable):
         if self.head and stored.method == "GET" and stored.lifetime > 0 and not stored.no_cache:
             self.fresh_until = self.born + stored.lifetime
         text = sum([len(name) + len(value) for name, value in stored.lines]) + len(target)
-        text += sum(map(len, stored.tags)) + sum([len(value or "") for _, value in stored.vary])
+        text += sum(map(len, stored.tags))
+        text += sum([len(name) + len(value or "") for name, value in stored.vary])
         count = len(stored.lines) + (0 if lines is stored.lines else len(lines) // 2)
         count += len(stored.vary)
         self.size = _RECORD + len(body) + text + len(self.head) + _LINE * count + _TAG * len(tags)
