@@ -32,7 +32,7 @@ def held(store, run):
 
 @pytest.mark.parametrize(("name", "units", "keys"), [
     *((name, 1, 3000) for name in NAMES), ("sliding_log", 10, 1000), ("sliding_log", 100, 200),
-    ("sliding_log", 2000, 40), ("token_bucket", 40, 500),
+    ("sliding_log", 1000, 30), ("token_bucket", 40, 500),
 ])  # fmt: skip
 def test_a_key_weighs_what_it_takes(clock, metrics, make, name, units, keys):
     """The token_bucket with 40 units keeps what refunds need, and has no room for more of it."""
