@@ -163,8 +163,13 @@ class Call:
         assert head is not None
         self.phase = ANSWERED
         self.due = inf
-        kind = SlowClientReply if self._slow_client else Reply
-        reply = kind(head.status, head.end_to_end(), self.body, head.length, head.reason, True)
+        lines = head.end_to_end()
+        if self._slow_client:  # no class in a variable: compiled, that is called the slow way
+            reply: Reply = SlowClientReply(
+                head.status, lines, self.body, head.length, head.reason, True
+            )
+        else:
+            reply = Reply(head.status, lines, self.body, head.length, head.reason, True)
         reply.took = monotonic() - self.began
         if self.tunnel is not None:
             reply.tunnel = self.tunnel
