@@ -7,7 +7,9 @@ import pytest
 from road_kit import blocking
 from shared_kit import HOUR, KEY, LARGE, Listener, a_cache, kept, now
 
+from proxy.core.cache import vary
 from proxy.core.cache.record import Stored
+from proxy.core.fields import Fields
 from proxy.store.ports import Kept, Mark, Purge
 from proxy.store.redis.cache_names import CacheNames
 
@@ -249,6 +251,27 @@ async def test_marks_are_found_until_a_storable_answer_proves_them_wrong(redis_s
         await cache.put(KEY, kept(began, vary=accept, authorized=True, unkeyed_cookie=True), HOUR)
         assert list((await cache.lookup(KEY)).marks) == []
         assert len(await found(cache)) == 2
+
+
+async def test_long_values_of_vary_fields_take_no_room(redis_server):
+    """An answer and a mark, selected by 30 KB that a client chose."""
+    names, request = (
+        ("accept", "x-list"),
+        Fields([("Accept", "a" * 30_000), ("X-List", "1, 2" * 9)]),
+    )
+    other = Fields([("Accept", "a" * 29_999), ("X-List", "1, 2" * 9)])
+    varied = vary.values(names, request)
+    async with a_cache(redis_server) as cache:
+        await cache.put(KEY, kept(await now(cache), vary=varied), HOUR)
+        await cache.mark(KEY, Mark(varied, "cookie", 2**43))
+        assert redis_server.call("STRLEN", NAMES.entries(KEY)) < 1500
+        looked = await cache.lookup(KEY)
+        stored = [one.stored for one in looked.variants]
+        assert vary.select(stored, request, "GET") == stored[0]
+        assert vary.select(stored, other, "GET") is None
+        (mark,) = looked.marks
+        assert vary.matches(mark.vary, request)
+        assert not vary.matches(mark.vary, other)
 
 
 async def test_a_mark_ends(redis_server):

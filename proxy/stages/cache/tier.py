@@ -28,7 +28,7 @@ GRACE: Final = 3_600_000
 LONGEST: Final = 30 * 24 * 3_600_000
 """ms that anything is kept at most."""
 BACKLOG: Final = 64 * 1024 * 1024
-"""Bytes of bodies that may wait to be written; what is more is not shared."""
+"""Bytes of answers that may wait to be written; what is more is not shared."""
 MAX_OWED: Final = 10_000
 """Tags; where more is owed, everything is to be validated."""
 PRIVATE: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
@@ -135,7 +135,7 @@ class Tier:
 
     def put(self, key: bytes, held: Held, hidden: tuple[str, ...], now: int) -> None:
         """Has an answer kept for the fleet, if it may be."""
-        stored, size = held.stored, len(held.body)
+        stored, size = held.stored, held.size
         ttl = keeping(stored, now)
         if ttl <= 0 or not shareable(stored.vary) or self._backlog + size > BACKLOG:
             return

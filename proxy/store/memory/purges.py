@@ -152,8 +152,7 @@ class Purges:
 
     def _purged(self, purge: Purge, number: int, at: int) -> None:
         numbers = (0, number, at) if purge.soft else (number, 0, 0)
-        for name in purge.tags:
-            self._purge_tag(name, *numbers)
+        self._purge_tags(purge.tags, *numbers)
         if purge.prefix is not None:
             self._purge_prefix(purge.prefix, *numbers)
         self.last = max(self.last, number)
@@ -181,28 +180,30 @@ class Purges:
         """What begins from here on began after the purge of this number."""
         self.last = max(self.last, number)
 
-    def _purge_tag(self, name: str, hard: int, soft: int, at: int) -> None:
-        tag = self._tags.get(name)
-        known = self._recent.get(name, _NEVER) if tag is None else tag.known
-        now = known.heard(hard, soft, at)
-        if now == known:
-            return
-        if name in self._recent:
-            self._recent.move_to_end(name)
-        else:
-            self._take(_PURGED + len(name))
-        self._recent[name] = now
-        if tag is not None:
-            tag.known = now
-        self.changes += 1
-        while len(self._recent) > MAX_RECENT or self._taken > self._most:
-            first, oldest = self._recent.popitem(last=False)
-            self._take(-_PURGED - len(first))
-            self.forgotten = max(self.forgotten, oldest.hard, oldest.soft)
-
-    def _take(self, size: int) -> None:
-        self._taken += size
-        self._room.taken += size
+    def _purge_tags(self, names: Iterable[str], hard: int, soft: int, at: int) -> None:
+        tags, recent = self._tags, self._recent
+        only = Known(hard, soft, at)
+        taken = self._taken
+        for name in names:
+            tag = tags.get(name)
+            known = recent.get(name) if tag is None else tag.known
+            now = only if known is None else known.heard(hard, soft, at)
+            if now == known:
+                continue
+            if name in recent:
+                recent.move_to_end(name)
+            else:
+                taken += _PURGED + len(name)
+            recent[name] = now
+            if tag is not None:
+                tag.known = now
+            self.changes += 1
+            while taken > self._most or len(recent) > MAX_RECENT:
+                gone, oldest = recent.popitem(last=False)
+                taken -= _PURGED + len(gone)
+                self.forgotten = max(self.forgotten, oldest.hard, oldest.soft)
+        self._room.taken += taken - self._taken
+        self._taken = taken
 
     def _purge_prefix(self, prefix: str, hard: int, soft: int, at: int) -> None:
         prefixes = self._prefixes
