@@ -137,7 +137,7 @@ class Gateway(Live):
         return {"kind": "memory", "healthy": True, "keys": len(self.limit_store)}
 
     def upstream_status(self) -> list[dict[str, object]]:
-        return [{"name": "users", "in_flight": 2, "connections": 3, "waiting": 1}]
+        return [{"name": "users", "in_flight": 2, "connections": 3, "waiting": 1, "endpoints": []}]
 
     def breakers(self) -> list[dict[str, Any]]:
         assert self.config is not None

@@ -164,7 +164,9 @@ async def test_status(admin: Client, gateway: Gateway, tmp_path: Path) -> None:
                 "last": {"hit": {"reason": "fresh"}, "not_stored": {"reason": "no-store"}},
             }
         ],
-        "upstreams": [{"name": "users", "in_flight": 2, "connections": 3, "waiting": 1}],
+        "upstreams": [
+            {"name": "users", "in_flight": 2, "connections": 3, "waiting": 1, "endpoints": []}
+        ],
         "breakers": [],
         "idempotency": {"policies": []},
     }
