@@ -350,7 +350,9 @@ class Call:
         # An answer that refuses needs no more of the request (RFC 9110 §10.1.1). An early
         # 2xx may depend on the rest, as an echo does: the upload goes on beside it.
         if upload.waiting or not 200 <= head.status < 300:
-            self._slow_client = head.status >= 400 and bool(self._blamed())
+            # What it gives in place of a 100 is what it was asked for: that counts.
+            refused = head.status >= 400 and not upload.waiting
+            self._slow_client = refused and bool(self._blamed())
             upload.stop()
             self.upload = None
             self._keeps = False  # `head` says nothing of this exchange

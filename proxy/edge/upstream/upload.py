@@ -54,8 +54,9 @@ class Upload:
 
     def waited(self, now: float) -> float:
         """Seconds for which the upstream has been kept waiting for more of the body, if that is
-        what it waits for now; else 0: it has not said 100 yet, or takes no more itself."""
-        if self.waiting or self._connection.congested:
+        what it waits for now; 0 where it takes no more itself. With Expect the client holds its
+        body back: an upstream need not say 100, and may close before the body goes out."""
+        if self._connection.congested:
             return 0.0
         return self._waited + now - self._reading_since
 
@@ -97,6 +98,7 @@ class Upload:
 
     async def _run(self) -> None:
         call = self._call
+        self._reading_since = asyncio.get_running_loop().time()
         try:
             if self.waiting:
                 await self._permission()
@@ -119,7 +121,6 @@ class Upload:
         call = self._call
         connection = self._connection
         loop = asyncio.get_running_loop()
-        self._reading_since = loop.time()
         while piece := await self._body.read():
             self._waited += loop.time() - self._reading_since
             if left is None:
