@@ -6,8 +6,9 @@ Rules:
 - What is larger than the whole is not kept.
 """
 
-from collections import OrderedDict
 from typing import Final
+
+from cachetools import LRUCache
 
 from proxy.core.cache.record import Stored
 from proxy.core.cache.tags import HIDDEN_FIELDS, without_tags
@@ -77,26 +78,27 @@ Shelf = tuple[Held, ...]
 class MemoryCache:
     """Shelves by primary key, in what the rest of the cache leaves of a `room`."""
 
-    __slots__ = ("_room", "_shelves", "size")
+    __slots__ = ("_room", "_shelves")
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        self._shelves: OrderedDict[bytes, Shelf] = OrderedDict()
-        """The least recently used first."""
-        self.size = 0
-        """Bytes taken."""
+        self._shelves: LRUCache[bytes, Shelf] = LRUCache(room.size, _size_of)
 
     def __len__(self) -> int:
         """How many primary keys there are."""
         return len(self._shelves)
 
+    @property
+    def size(self) -> int:
+        """Bytes taken."""
+        return int(self._shelves.currsize)
+
     def get(self, key: bytes) -> Shelf:
         """What is stored under a primary key: () where nothing is."""
-        shelf = self._shelves.get(key)
-        if shelf is None:
+        try:
+            return self._shelves[key]
+        except KeyError:
             return ()
-        self._shelves.move_to_end(key)
-        return shelf
 
     def put(self, key: bytes, held: Held) -> None:
         """Keeps an answer in place of its variant's, and a GET's in place of a HEAD's."""
@@ -120,29 +122,31 @@ class MemoryCache:
     def fit(self) -> None:
         """Lets the least recently used go until everything fits into the room."""
         room, shelves = self._room, self._shelves
-        while room.taken > room.size and shelves:
-            _, shelf = shelves.popitem(last=False)
-            self._take(-_size_of(shelf))
+        before = shelves.currsize
+        most = room.size - (room.taken - before)
+        while shelves.currsize > most and shelves:
+            shelves.popitem()
+        self._account(before)
 
     def clear(self) -> None:
+        before = self._shelves.currsize
         self._shelves.clear()
-        self._take(-self.size)
+        self._account(before)
 
     def _set(self, key: bytes, shelf: Shelf) -> None:
-        before = self._shelves.pop(key, None)
-        if before is not None:
-            self._take(-_size_of(before))
-        most = self._room.size - (self._room.taken - self.size)
+        shelves = self._shelves
+        before = shelves.currsize
+        shelves.pop(key, None)
+        most = self._room.size - (self._room.taken - before)
         if _size_of(shelf) > most:
             shelf = shelf[:1] if shelf[0].size <= most else ()
         if shelf:
-            self._shelves[key] = shelf
-            self._take(_size_of(shelf))
-            self.fit()
+            shelves[key] = shelf
+        self._account(before)
+        self.fit()
 
-    def _take(self, size: int) -> None:
-        self.size += size
-        self._room.taken += size
+    def _account(self, before: float) -> None:
+        self._room.taken += int(self._shelves.currsize - before)
 
 
 def _size_of(shelf: Shelf) -> int:
