@@ -1,9 +1,11 @@
 """Hit-for-miss marks: whom they are for, how long they stay, and how much they take."""
 
 import pytest
+from stage_plans import exchange, route_plan
 
 from proxy.core.cache.record import CacheTerms
-from proxy.core.fields import Fields
+from proxy.core.cache.seen import Seen
+from proxy.exchange import Exchange
 from proxy.stages.cache.marks import MAX_PER_KEY, Marks
 from proxy.store.memory.room import SHARE, Room
 from proxy.store.ports import Mark
@@ -26,9 +28,15 @@ def key(n: int) -> bytes:
     return n.to_bytes(16, "big")
 
 
+def asked(*lines: tuple[str, str]) -> Exchange:
+    ex = exchange(lines=list(lines))
+    ex.route = route_plan("r")
+    return ex
+
+
 def covered(marks: Marks, at: int, now: int, *lines: tuple[str, str]) -> bool:
-    fields = Fields(list(lines))
-    return marks.cover(key(at), fields, fields, TERMS, now)  # type: ignore[arg-type]
+    ex = asked(*lines)
+    return marks.cover(key(at), ex.fields, Seen(ex), TERMS, now)
 
 
 def test_they_go_when_their_time_is_over(marks: Marks, room: Room) -> None:
@@ -64,5 +72,5 @@ def test_too_many_under_one_key_become_one_for_all(marks: Marks, room: Room) -> 
     for n in range(MAX_PER_KEY + 1):
         marks.put(key(1), Mark((("a", str(n)),), "", 1000), 0)
     assert covered(marks, 1, 0, ("a", "other"))
-    marks.lift(key(1), Fields([]), Fields([]), TERMS)  # type: ignore[arg-type]
+    marks.lift(key(1), asked().fields, Seen(asked()), TERMS)
     assert room.taken == 0

@@ -13,6 +13,7 @@ from rawhttp import Answer, Wire
 from proxy.edge.serving import Serving
 from proxy.edge.writer import Clock
 from proxy.exchange import Memo
+from proxy.resources import compiled
 from proxy.store.charge import Charge
 
 SECOND = 1_000_000
@@ -52,18 +53,33 @@ def refusing(start_gateway: StartGateway, start_origin: StartOrigin) -> Refusing
     return run
 
 
+class Ready:
+    """Which requests that had been refused were answered by the ready answer. Of the compiled
+    build nobody can see that: there `is_` holds whatever it is asked."""
+
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def is_(self, last: bool) -> bool:
+        """Whether the last one was."""
+        return compiled() or self.seen[-1] is last
+
+    def were(self, *all_: bool) -> bool:
+        """Whether there were such and such."""
+        return compiled() or set(self.seen) == set(all_)
+
+
 @pytest.fixture
-def ready(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each request that had been refused was answered by the ready answer."""
-    seen: list[bool] = []
+def ready(monkeypatch: pytest.MonkeyPatch) -> Ready:
+    ready = Ready()
     real = Serving.refuses
 
     def refuses(self: Serving, memo: Memo, started: float) -> bool:
-        seen.append(real(self, memo, started))
-        return seen[-1]
+        ready.seen.append(real(self, memo, started))
+        return ready.seen[-1]
 
     monkeypatch.setattr(Serving, "refuses", refuses)
-    return seen
+    return ready
 
 
 async def hammer(client: Wire, target: str = "/a", times: int = ENOUGH, *lines: str) -> Answer:
@@ -78,7 +94,7 @@ def said(answer: Answer) -> tuple[int, str | None, str | None, bytes]:
 
 
 async def test_it_says_the_same_with_a_name_of_its_own(
-    refusing: Refusing, clocks: Clocks, ready: list[bool]
+    refusing: Refusing, clocks: Clocks, ready: Ready
 ) -> None:
     running = await refusing()
     async with await Wire.open(running.port) as client:
@@ -91,14 +107,14 @@ async def test_it_says_the_same_with_a_name_of_its_own(
         assert names == [name for name, _ in first.lines]
         assert said(other) == said(first)
     assert len({answer.get("X-Request-Id") for answer in answers}) == len(answers)
-    assert any(ready)
+    assert ready.is_(True)
 
 
-async def test_seconds_count_down(refusing: Refusing, clocks: Clocks, ready: list[bool]) -> None:
+async def test_seconds_count_down(refusing: Refusing, clocks: Clocks, ready: Ready) -> None:
     running = await refusing()
     async with await Wire.open(running.port) as client:
         await hammer(client)
-        ready.clear()
+        ready.seen.clear()
         waits = []
         for _ in range(25):
             clocks.now += SECOND // 2
@@ -106,8 +122,7 @@ async def test_seconds_count_down(refusing: Refusing, clocks: Clocks, ready: lis
     # 9.5 s are told as 10, 9 s as 9, and after 10 s the request may pass.
     halves = [str(-(-half // 2)) for half in range(19, 0, -1)]
     assert waits == [*halves, None, *halves][:25]
-    assert True in ready
-    assert False in ready
+    assert ready.were(True, False)
 
 
 async def test_a_clock_that_is_set_back_is_asked_anew(refusing: Refusing, clocks: Clocks) -> None:
@@ -118,7 +133,7 @@ async def test_a_clock_that_is_set_back_is_asked_anew(refusing: Refusing, clocks
         assert said(await client.ask(ask("/a"))) == said(before)
 
 
-async def test_a_reset_lets_it_pass(refusing: Refusing, ready: list[bool]) -> None:
+async def test_a_reset_lets_it_pass(refusing: Refusing, ready: Ready) -> None:
     running = await refusing()
     async with await Wire.open(running.port) as client:
         assert (await hammer(client)).status == 429
@@ -127,7 +142,7 @@ async def test_a_reset_lets_it_pass(refusing: Refusing, ready: list[bool]) -> No
         plan = front.snapshot.limits["two"]
         key = plan.key.digest_values(("a",))
         await running.gateway.limit_store.reset(plan.base.space, key)
-        assert ready[-1]
+        assert ready.is_(True)
         assert (await client.ask(ask("/a"))).status == 200
 
 
@@ -155,33 +170,34 @@ async def test_every_one_is_counted(refusing: Refusing) -> None:
     assert sum(route.duration.counts) == 12
 
 
-async def test_each_of_two_that_refuse_is_told(refusing: Refusing, ready: list[bool]) -> None:
+async def test_each_of_two_that_refuse_is_told(refusing: Refusing, ready: Ready) -> None:
     other = 'other: {algorithm: fixed_window, rate: 2/d, key: ["path.rest"]}'
     running = await refusing(f"{BURST_OF_TWO}\n{other}", "two, other")
     async with await Wire.open(running.port) as client:
         answer = await hammer(client)
-    assert ready[-1]
+    assert ready.is_(True)
     assert b'"violated-policies": ["two", "other"]' in answer.body
     metrics = running.gateway.metrics
     assert metrics.limit("two").denied == metrics.limit("other").denied == ENOUGH - 2
 
 
 async def test_another_one_that_comes_to_refuse_is_told_at_once(
-    refusing: Refusing, clocks: Clocks, ready: list[bool]
+    refusing: Refusing, clocks: Clocks, ready: Ready
 ) -> None:
     """Its requests being refused, the client is not what brings it there."""
     whole = "whole: {algorithm: fixed_window, rate: 4/h, key: [global]}"
     running = await refusing(f"{BURST_OF_TWO}\n{whole}", "two, whole")
     async with await Wire.open(running.port) as client, await Wire.open(running.port) as other:
         answer = await hammer(client)
-        assert (ready[-1], answer.get("Retry-After")) == (True, "10")
+        assert ready.is_(True)
+        assert answer.get("Retry-After") == "10"
         assert (await other.ask(ask("/b"))).status == 200
         answer = await client.ask(ask("/a"))
-        assert ready[-1], "what still allows it changes nothing"
+        assert ready.is_(True), "what still allows it changes nothing"
         assert b'"violated-policies": ["two"]' in answer.body
         assert (await other.ask(ask("/b"))).status == 200
         answer = await client.ask(ask("/a"))
-    assert not ready[-1]
+    assert ready.is_(False)
     assert b'"violated-policies": ["two", "whole"]' in answer.body
     assert int(answer.get("Retry-After") or 0) > 10
     metrics = running.gateway.metrics
@@ -191,7 +207,7 @@ async def test_another_one_that_comes_to_refuse_is_told_at_once(
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "sliding_log",
                                        "token_bucket"])  # fmt: skip
 async def test_what_is_given_back_lets_it_pass(
-    refusing: Refusing, clocks: Clocks, ready: list[bool], algorithm: str
+    refusing: Refusing, clocks: Clocks, ready: Ready, algorithm: str
 ) -> None:
     two = f'two: {{algorithm: {algorithm}, rate: 2/h, key: ["path.rest"]}}'
     running = await refusing(two)
@@ -203,25 +219,25 @@ async def test_what_is_given_back_lets_it_pass(
         charge = Charge(plan.base, plan.key.digest_values(("a",)), 1, False)
         charge.at = clocks.now
         await running.gateway.limit_store.give_back([charge])
-        assert ready[-1]
+        assert ready.is_(True)
         assert (await client.ask(ask("/a"))).status == 200
 
 
-async def test_a_name_that_the_client_gives_stays(refusing: Refusing, ready: list[bool]) -> None:
+async def test_a_name_that_the_client_gives_stays(refusing: Refusing, ready: Ready) -> None:
     """Also where it stands elsewhere in the answer."""
     running = await refusing()
     for number, name in enumerate(("mine", "4", "application", "t")):
         async with await Wire.open(running.port) as client:
             for _ in range(ENOUGH):
                 answer = await client.ask(ask(f"/{number}", f"X-Request-Id: {name}"))
-            assert ready[-1]
+            assert ready.is_(True)
             assert answer.status == 429
             assert answer.get("X-Request-Id") == name
             assert answer.get("Content-Type") == "application/problem+json"
 
 
 async def test_edits_of_the_route_hold(
-    start_gateway: StartGateway, start_origin: StartOrigin, ready: list[bool]
+    start_gateway: StartGateway, start_origin: StartOrigin, ready: Ready
 ) -> None:
     edits = "upstream: origin, limits: [two], response_headers: {set: {X-Edited: why}}}"
     running = await start_gateway(
@@ -231,7 +247,7 @@ async def test_edits_of_the_route_hold(
     )
     async with await Wire.open(running.port) as client:
         answer = await hammer(client)
-    assert ready[-1]
+    assert ready.is_(True)
     assert answer.get("X-Edited") == "why"
 
 
@@ -256,21 +272,22 @@ async def test_a_name_that_is_edited_out_stays_out(
     assert [answer.body for answer in refused] == [refused[0].body] * 6
 
 
+@pytest.mark.skipif(compiled(), reason="compiled code does not look up the class that it replaces")
 async def test_a_date_is_of_its_second(
-    refusing: Refusing, monkeypatch: pytest.MonkeyPatch, ready: list[bool]
+    refusing: Refusing, monkeypatch: pytest.MonkeyPatch, ready: Ready
 ) -> None:
     running = await refusing()
     dates = ["Sun, 06 Nov 1994 08:49:37 GMT"]
     monkeypatch.setattr(Clock, "date", lambda _: dates[0])
     async with await Wire.open(running.port) as client:
         await hammer(client)
-        assert ready[-1]
+        assert ready.is_(True)
         dates[0] = "Sun, 06 Nov 1994 08:49:38 GMT"
         assert (await client.ask(ask("/a"))).get("Date") == dates[0]
-        assert not ready[-1]
+        assert ready.is_(False)
 
 
-async def test_the_last_before_the_end_closes(refusing: Refusing, ready: list[bool]) -> None:
+async def test_the_last_before_the_end_closes(refusing: Refusing, ready: Ready) -> None:
     """While the gateway drains, each answer says that it was the connection's last."""
     running = await refusing()
     async with await Wire.open(running.port) as client:
@@ -284,13 +301,13 @@ async def test_the_last_before_the_end_closes(refusing: Refusing, ready: list[bo
 
 async def test_the_log_tells_each(
     tmp_path: Path, start_gateway: StartGateway, start_origin: StartOrigin,
-    capfd: pytest.CaptureFixture[str], ready: list[bool],
+    capfd: pytest.CaptureFixture[str], ready: Ready,
 ) -> None:  # fmt: skip
     running = await start(start_gateway, await start_origin(Gate()), tmp_path)
     async with await Wire.open(running.port) as client:
         for _ in range(6):
             answer = await client.ask(ask("/l/a"))
-    assert ready[-1]
+    assert ready.is_(True)
     await running.gateway.stop()
     lines = told(capfd.readouterr().out)
     refused = [line for line in lines if line["status"] == 429]
