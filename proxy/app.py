@@ -156,7 +156,7 @@ class Gateway:
         try:
             loaded = await asyncio.to_thread(load, self.path)
         except ConfigError as failed:
-            return [str(problem) for problem in failed.problems]
+            return failed.errors
         errors = await self.prepare(loaded)
         if not errors:
             snapshot = self.commit()

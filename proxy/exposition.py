@@ -170,7 +170,9 @@ class TallyCollector(Collector):
                 requests.add_metric([tally.name, outcome], getattr(tally, outcome))
         yield requests
         held = GaugeMetricFamily(
-            "sluicegate_cache_bytes", "Bytes of stored answers.", labels=["tier"]
+            "sluicegate_cache_bytes",
+            "Bytes that the cache takes: answers, hit-for-miss marks, names of purged tags.",
+            labels=["tier"],
         )
         for tier, count in self._metrics.cache_bytes.copy().items():
             held.add_metric([tier], count)

@@ -50,6 +50,11 @@ class ConfigError(Exception):
         self.problems = problems
         self.sources = sources
 
+    @property
+    def errors(self) -> list[str]:
+        """Why it cannot be used: the problems that are no warnings, as text."""
+        return [str(problem) for problem in self.problems if not problem.warning]
+
 
 def dotted(loc: Loc) -> str:
     """`("routes", 0, "match")` as `routes[0].match`; keys that are no plain words are quoted."""

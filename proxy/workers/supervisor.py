@@ -167,7 +167,7 @@ class Supervisor:
         try:
             loaded, sources = await asyncio.to_thread(read, self.path)
         except ConfigError as failed:
-            return [str(problem) for problem in failed.problems]
+            return failed.errors
         snapshot = await asyncio.to_thread(compile_snapshot, loaded, Abroad(self.metrics))
         bound = changed_bindings(current, snapshot)
         if bound:

@@ -117,3 +117,15 @@ async def test_the_log_says_when_a_refused_configuration_is_mended(
     write(path, **ports, log="{level: debug}")  # something else
     said = await running.until("the configuration on disk is valid again")
     assert any("was reloaded" in line for line in said)
+
+
+async def test_warnings_are_no_reasons_for_a_refusal(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    ports = {"port": free_port(), "admin": free_port()}
+    warned = "store: {cache: {blind: 5s}}\n"
+    write(path, **ports, more=warned)
+    running = await run(path)
+    assert any("blind" in line for line in await running.until("listens on"))
+    write(path, **ports, more=f"bad: 1\n{warned}bad_too: 1\n")
+    said = await running.until("bad_too: unknown key")
+    assert not any("blind" in line for line in said)
