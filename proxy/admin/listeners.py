@@ -86,11 +86,12 @@ class _Connections:
     def add(self, conn: "_Connection") -> None:
         """Takes a new connection in, in place of another one if need be."""
         if len(self._open) >= ADMIN_CONNECTIONS:
-            replaced = next((other for other in self._open if other.at_rest), conn)
-            self._open.pop(replaced, None)
+            # Where none is at rest, the one that began to work first: whoever keeps all of them at
+            # work keeps nobody out.
+            oldest = next(iter(self._open))
+            replaced = next((other for other in self._open if other.at_rest), oldest)
+            del self._open[replaced]
             replaced.cut()
-            if replaced is conn:
-                return
         self._open[conn] = None
 
     def touch(self, conn: "_Connection") -> None:

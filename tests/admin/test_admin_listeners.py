@@ -74,6 +74,28 @@ async def test_the_next_connection_replaces_the_one_at_rest_for_longest(
         await wire.close()
 
 
+async def test_connections_at_work_keep_nobody_out(
+    listeners: AdminListeners, gateway: Gateway
+) -> None:
+    """Calls whose bodies do not come: the first of them makes room."""
+    await open_probes(listeners, gateway)
+    assert gateway.config is not None
+    port = gateway.config.admin.listen.port
+    call = (
+        "POST /cache/purge HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        "Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"
+    )
+    wires = [await Wire.open(port) for _ in range(ADMIN_CONNECTIONS)]
+    for wire in wires:
+        await wire.send(call)
+        assert b" 100 " in await wire.read_head()  # it is at work
+    async with await Wire.open(port) as late:
+        assert (await late.ask(LIVEZ)).status == 200
+        assert await wires[0].closed()
+    for wire in wires:
+        await wire.close()
+
+
 async def test_a_client_that_takes_no_answer_is_let_go(
     listeners: AdminListeners, gateway: Gateway
 ) -> None:

@@ -158,3 +158,16 @@ def test_answers_marks_and_purged_tags_share_one_bound() -> None:
     assert caching.memory.size > LIMIT // 2
     assert 0.9 * LIMIT < metrics.cache_bytes["memory"] <= LIMIT
     assert taken <= 1.2 * LIMIT
+
+
+def test_a_small_room_is_not_taken_by_names_alone() -> None:
+    """And an answer may be dropped however full it is."""
+    room = Room(100 * 1024)
+    memory, purges = MemoryCache(room), Purges(lambda: NOW, room=room)
+    one = held(purges, 1, lines=1)
+    memory.put(key(1), one)
+    for number in range(5000):
+        purges.apply(Purge((f"tag-{number}",)))
+    assert room.taken - memory.size <= room.size / 2
+    memory.drop(key(1), one)
+    assert (len(memory), memory.size) == (0, 0)

@@ -9,6 +9,7 @@ from resilience_kit import (
     BREAKER,
     BRIEF,
     PATIENCE,
+    Gate,
     Origin,
     Running,
     StartGateway,
@@ -362,3 +363,27 @@ async def test_a_slow_probe_holds_its_place_while_the_upstream_works(
 
 async def _has_probe(gateway: Running) -> bool:
     return bool((await gateway.circuit())["probes"] == 1)
+
+
+async def test_no_more_probes_go_on_than_there_are_places(
+    start_gateway: StartGateway, origin: Origin
+) -> None:
+    """Five clients hold back the rest of their bodies, then send it together."""
+    gateway = await start_gateway(origin, BRIEF)
+    await gateway.trip(origin)
+    await gateway.until_due()
+    before = origin.asked
+    clients = [await gateway.open() for _ in range(5)]
+    for number, client in enumerate(clients, 1):
+        await client.send(UNFINISHED)
+        await until(lambda number=number: origin.asked == before + number)
+    origin.script = gate = Gate()
+    answers = [asyncio.create_task(client.ask(b"x" * 99, "POST")) for client in clients]
+    await until(lambda: sum(answer.done() for answer in answers) == 4)
+    await until(lambda: gate.waiting == 1)
+    gate.open()
+    statuses = sorted([answer.status for answer in await asyncio.gather(*answers)])
+    assert statuses == [200, 503, 503, 503, 503]
+    for client in clients:
+        await client.close()
+    assert (await gateway.circuit())["state"] == "closed"

@@ -14,7 +14,8 @@ Rules:
 - A probe's place is freed by its result, its neutral end or its deadline, whichever is first. What
   comes after that is dropped. So a probe that never returns holds a place for a while only.
 - A place is held only while the upstream is waited for. A probe whose client is slow is paused: it
-  has no place and no deadline. Its result counts all the same: the upstream gave it.
+  has no place and no deadline. It goes on if there is a place for it again. A result that comes
+  before counts all the same: the upstream gave it.
 - Every result is judged, a success too: a rate counts from the `minimum_requests`th result on,
   whichever it is.
 - A slow answer is a success unless `slow_rate` is on: then a slow probe is a failure.
@@ -142,12 +143,16 @@ class Breaker:
             if now < deadline:
                 self._paused.add(permit)
 
-    def resume(self, permit: Permit, now: float) -> None:
-        """The upstream is waited for again. The probe takes a place, if one is free; else it stays
-        without, as most of its request is out."""
-        if permit in self._paused and self.probes(now) < self.terms.half_open_requests:
-            self._paused.discard(permit)
-            self._probes[permit] = now + self.terms.probe_timeout
+    def resume(self, permit: Permit, now: float) -> bool:
+        """The upstream is waited for again: a paused probe takes a place. False where none is free:
+        it may not go on, or more probes than allowed would be out."""
+        if permit not in self._paused:
+            return True
+        if self.probes(now) >= self.terms.half_open_requests:
+            return False
+        self._paused.discard(permit)
+        self._probes[permit] = now + self.terms.probe_timeout
+        return True
 
     # Orders from outside
 

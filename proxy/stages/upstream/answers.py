@@ -4,9 +4,10 @@ from math import ceil
 from typing import Final
 
 from proxy.core.breaker import Refused
-from proxy.core.message import Reply, UpstreamError
-from proxy.core.problems import problem
+from proxy.core.message import BodyError, Reply, UpstreamError
+from proxy.core.problems import body_problem, problem
 from proxy.policy.snapshot import Fallback
+from proxy.stages.upstream.circuit import PlaceTaken
 
 # UpstreamError.reason → (problem, the sentence for the client). Details stay in the log.
 _FAILURES: Final[dict[str, tuple[str, str]]] = {
@@ -44,4 +45,14 @@ def refusal(refused: Refused, fallback: Fallback) -> Reply:
         detail = "The upstream has been failing; it is not asked for now."
         reply = problem("breaker-open", detail, fields=(("Retry-After", str(seconds)),))
     reply.trouble = "disconnected" if fallback.stale else "error"
+    return reply
+
+
+def unfinished(error: BodyError, fallback: Fallback) -> Reply:
+    """The answer to a request whose body did not all go out. Raises `error` where the client has
+    left."""
+    if not isinstance(error, PlaceTaken):
+        return body_problem(error)
+    reply = refusal(error.refused, fallback)
+    reply.close = True
     return reply

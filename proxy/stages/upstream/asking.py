@@ -17,11 +17,10 @@ from typing import Final
 from proxy.core.breaker import Refused
 from proxy.core.fields import Fields
 from proxy.core.message import BodyError, Outgoing, Reply, SlowClientReply, UpstreamError
-from proxy.core.problems import body_problem
 from proxy.core.retries import Failure, Stop, decide, retry_after
 from proxy.exchange import Exchange
 from proxy.policy.snapshot import Destination, Retrying
-from proxy.stages.upstream.answers import failure, refusal
+from proxy.stages.upstream.answers import failure, refusal, unfinished
 from proxy.stages.upstream.circuit import answered, unanswered, yielding
 from proxy.stages.upstream.outgoing import KeptBody, outgoing
 
@@ -70,7 +69,7 @@ async def ask(ex: Exchange) -> Reply:
             if breaker is not None and permit is not None:
                 unanswered(breaker, permit, error)
             if isinstance(error, BodyError):
-                return body_problem(error)
+                return unfinished(error, there.fallback)
             if not isinstance(error, UpstreamError):
                 raise
             said = error

@@ -6,7 +6,8 @@ Rules:
   upstream gave up on a client that was slow, by an error too, this gateway had no connection or no
   endpoint for it.
 - A probe whose client is slow to send its body gives its place to others meanwhile: clients that
-  never finish must not keep a healthy upstream from proving itself. So does one whose client
+  never finish must not keep a healthy upstream from proving itself. It goes on where a place is
+  free by then, and is refused as any other where none is. So does one whose client
   waits for a 100 (Expect): that is its client's choice, and an upstream may leave it out.
 - An upgraded connection and an event stream are never slow.
 """
@@ -14,7 +15,7 @@ Rules:
 from time import monotonic
 from typing import Final
 
-from proxy.core.breaker import Breaker, Permit
+from proxy.core.breaker import Breaker, Permit, Refused
 from proxy.core.message import (
     BodyError,
     Outgoing,
@@ -105,9 +106,17 @@ def yielding(
     return ProbeBody(body, breaker, permit)
 
 
+class PlaceTaken(BodyError):
+    """A probe may not go on: others have taken all places while its client was slow."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(503, refused.reason)
+        self.refused = refused
+
+
 class ProbeBody:
     """A probe's request body: while its client is slow, the probe holds no place. Implements
-    `RequestBody`."""
+    `RequestBody`; `read` raises PlaceTaken, too."""
 
     __slots__ = ("_body", "_breaker", "_permit", "length")
 
@@ -118,11 +127,13 @@ class ProbeBody:
         self.length = body.length
 
     async def read(self) -> bytes:
-        self._breaker.pause(self._permit, monotonic())
-        try:
-            return await self._body.read()
-        finally:
-            self._breaker.resume(self._permit, monotonic())
+        breaker = self._breaker
+        breaker.pause(self._permit, monotonic())
+        piece = await self._body.read()
+        now = monotonic()
+        if not breaker.resume(self._permit, now):
+            raise PlaceTaken(Refused(max(breaker.retry_in(now), 0.001), "its probes are out"))
+        return piece
 
     def proceed(self) -> None:
         self._body.proceed()

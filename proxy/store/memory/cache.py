@@ -138,7 +138,7 @@ class MemoryCache:
         before = shelves.currsize
         shelves.pop(key, None)
         most = self._room.size - (self._room.taken - before)
-        if _size_of(shelf) > most:
+        if shelf and _size_of(shelf) > most:
             shelf = shelf[:1] if shelf[0].size <= most else ()
         if shelf:
             shelves[key] = shelf

@@ -74,7 +74,7 @@ class Purges:
     def __init__(self, clock: Callable[[], int], blind: int = 0, room: Room | None = None) -> None:
         self._clock = clock
         self._room = Room(_UNBOUND) if room is None else room
-        self._most = max(_LEAST, self._room.size // SHARE)
+        self._most = min(max(_LEAST, self._room.size // SHARE), self._room.size // 2)
         self._taken = 0
         self._tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
         # Not a dict: finding its first key walks over everything that was deleted before it.
