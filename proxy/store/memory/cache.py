@@ -20,7 +20,7 @@ from proxy.store.memory.room import Room
 MAX_VARIANTS: Final = 64
 
 # What CPython takes beside the text itself, measured: a record with its key, a field line, a tag.
-_RECORD: Final = 1200
+_RECORD: Final = 1350
 _LINE: Final = 150
 _TAG: Final = 300
 
